@@ -1,0 +1,1 @@
+"""Relax passes (the name is historic: the Relay line is a subfolder of its own)."""

@@ -1,0 +1,1 @@
+"""Kernels as TIR, their geometry and their choice."""

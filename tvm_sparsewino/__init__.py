@@ -1,0 +1,32 @@
+"""Sparse Winograd convolutions for TVM: prune natively in PyTorch, compile, run on CPUs."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ._version import __version__
+
+
+# Public name -> module that defines it; loaded on first use, so that importing stays light.
+_PUBLIC = {
+    "CompileConfig": "config",
+    "LayerPlan": "config",
+    "PruneConfig": "config",
+    "SparseWinoError": "errors",
+    "compile": "driver",
+    "import_torch": "driver",
+    "load": "driver",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,225 @@
+"""Every option users can set and every decision the planner takes, as frozen, checked dataclasses.
+
+All of them turn to and from plain JSON; ``VERSION`` is written with them and checked on reading.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+
+VERSION = 1
+
+ALGORITHMS = ("sparse_winograd", "dense_winograd", "left")
+ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "prelu")
+CRITERIA = ("activation", "white", "authors")
+BUDGETS = ("layer", "global")
+
+Self = TypeVar("Self", bound="_Checked")
+
+
+class _Checked:
+    """JSON round trip shared by the dataclasses below."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain JSON values, with the format's version."""
+        return {"version": VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls: type[Self], data: dict[str, Any] | str) -> Self:
+        """Read what :meth:`to_json` made.
+
+        Raises:
+            ConfigError: another version, unknown or missing fields, or a value out of range.
+        """
+        data = json.loads(data) if isinstance(data, str) else dict(data)
+        version = data.pop("version", None)
+        if version != VERSION:
+            raise ConfigError(f"{cls.__name__}: version {version!r}, this build reads {VERSION}")
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        unknown = sorted(set(data) - set(fields))
+        if unknown:
+            raise ConfigError(f"{cls.__name__}: unknown fields {unknown}")
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"{cls.__name__}: {error}") from error
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class CompileConfig(_Checked):
+    """How a network is compiled.
+
+    Attributes:
+        winograd_for_dense: run plain 3x3 and 5x5 stride-1 convolutions as Winograd convolutions
+            even where their weights have no zeros. Their rounding differs from a direct one.
+        max_tile: the largest m the planner may give to a layer with spatial weights.
+        min_channels: layers with fewer input or output channels are left to TVM's own kernels.
+        panel_vectors: vectors of tiles per panel; 0 lets the planner choose.
+    """
+
+    winograd_for_dense: bool = True
+    max_tile: int = 4
+    min_channels: int = 1
+    panel_vectors: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.max_tile in (2, 4, 6), f"max_tile must be 2, 4 or 6, got {self.max_tile!r}")
+        _check(self.min_channels >= 1, f"min_channels must be >= 1, got {self.min_channels!r}")
+        _check(
+            0 <= self.panel_vectors <= 16,
+            f"panel_vectors must be 0 (automatic) to 16, got {self.panel_vectors!r}",
+        )
+
+
+@dataclass(frozen=True)
+class PruneConfig(_Checked):
+    """How :class:`tvm_sparsewino.nn.NativePruner` prunes.
+
+    Attributes:
+        sparsity: share of zeros among the coefficients at the end of the schedule, in [0, 1).
+        criterion: how coefficients are ranked: "activation" (|U| rms(V) |A row|, needs
+            calibration), "white" (|U| times the importance under white input), "authors"
+            (Li, Park and Tang's per-coordinate threshold).
+        budget: "layer" gives each layer the same sparsity, "global" one threshold over all.
+        start_step, end_step: optimiser steps between which sparsity rises.
+        initial_sparsity: sparsity at ``start_step``.
+        every: steps between two updates of the masks.
+        regrow: whether a pruned coefficient may come back at the next update.
+    """
+
+    sparsity: float = 0.9
+    criterion: str = "activation"
+    budget: str = "layer"
+    start_step: int = 0
+    end_step: int = 1000
+    initial_sparsity: float = 0.0
+    every: int = 1
+    regrow: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("sparsity", "initial_sparsity"):
+            value = getattr(self, name)
+            ok = isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value < 1
+            _check(ok, f"{name} must be in [0, 1), got {value!r}")
+        _check(self.initial_sparsity <= self.sparsity, "initial_sparsity is above sparsity")
+        _check(
+            self.criterion in CRITERIA,
+            f"criterion must be one of {CRITERIA}, got {self.criterion!r}",
+        )
+        _check(self.budget in BUDGETS, f"budget must be one of {BUDGETS}, got {self.budget!r}")
+        _check(
+            0 <= self.start_step <= self.end_step, "steps must satisfy 0 <= start_step <= end_step"
+        )
+        _check(self.every >= 1, f"every must be >= 1, got {self.every!r}")
+
+
+@dataclass(frozen=True)
+class ConvShape(_Checked):
+    """The static shape of one stride-1 convolution, NCHW.
+
+    Attributes:
+        n, c, h, w: batch, input channels, input height and width.
+        k: output channels.
+        r: filter taps per dimension.
+        padding: zeros added at (top, left, bottom, right).
+        groups: channel groups.
+    """
+
+    n: int
+    c: int
+    h: int
+    w: int
+    k: int
+    r: int
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+
+    @property
+    def oh(self) -> int:
+        """Output height."""
+        return self.h + self.padding[0] + self.padding[2] - self.r + 1
+
+    @property
+    def ow(self) -> int:
+        """Output width."""
+        return self.w + self.padding[1] + self.padding[3] - self.r + 1
+
+    @property
+    def direct_flops(self) -> int:
+        """FLOPs of the direct convolution; "effective" figures count these."""
+        per_output = 2 * self.c // self.groups * self.r * self.r
+        return self.n * self.k * self.oh * self.ow * per_output
+
+
+@dataclass(frozen=True)
+class Epilogue(_Checked):
+    """What follows the convolution inside the kernel: bias, residual add, activation, in this order.
+
+    Attributes:
+        bias: add a bias per output channel.
+        residual: add a tensor of the output's shape.
+        activation: one of ``ACTIVATIONS``; "prelu" takes a slope per channel as an operand.
+        slope: negative slope of "leaky_relu".
+    """
+
+    bias: bool = False
+    residual: bool = False
+    activation: str = "none"
+    slope: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.activation in ACTIVATIONS, f"unknown activation {self.activation!r}")
+
+
+@dataclass(frozen=True)
+class LayerPlan(_Checked):
+    """What the planner decided for one convolution, and why.
+
+    Attributes:
+        name: the layer's name in the model.
+        shape: :class:`ConvShape` as a dict, or {} for a layer that was left alone.
+        density: share of nonzero coefficients of the weights that run (0 to 1).
+        algorithm: one of ``ALGORITHMS``.
+        m: outputs per tile and dimension (0 when left).
+        panel_vectors: vectors of tiles per panel.
+        k_block: output channels whose products are in memory at a time.
+        rows_at_once: output channels computed together by the sparse GEMM.
+        reason: one sentence for people.
+        flops_direct: FLOPs of the direct dense convolution.
+        flops_done: FLOPs of the kernel's nonzero products and transforms.
+        cost_cycles: predicted core cycles.
+    """
+
+    name: str
+    shape: dict[str, Any]
+    density: float
+    algorithm: str
+    m: int = 0
+    panel_vectors: int = 0
+    k_block: int = 0
+    rows_at_once: int = 1
+    reason: str = ""
+    flops_direct: int = 0
+    flops_done: int = 0
+    cost_cycles: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.algorithm in ALGORITHMS, f"unknown algorithm {self.algorithm!r}")
+
+    @property
+    def conv(self) -> ConvShape:
+        """The shape as :class:`ConvShape`."""
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.shape.items()}
+        return ConvShape(**values)

@@ -1,0 +1,1 @@
+"""PyTorch side: Winograd-domain layers, conversion, native pruning, training, export."""
