@@ -1,0 +1,118 @@
+"""Every difference between TVM versions, and nothing else.
+
+Written for apache-tvm 0.26 and 0.27 (Relax). Kernels use only the names of the first half, each
+of which has a counterpart in the script builder of the Relay line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import tirx as tir
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+NOALIAS = "tirx.noalias"
+
+__all__ = [
+    "NOALIAS",
+    "T",
+    "arg",
+    "bind",
+    "broadcast",
+    "build_module",
+    "host_cpu",
+    "inspect_asm",
+    "local_buffer",
+    "make_target",
+    "prim_func",
+    "ramp",
+    "runtime_tensor",
+    "scratch",
+    "shuffle",
+    "tir",
+]
+
+
+# ---- building kernels --------------------------------------------------------------------------
+
+
+@contextmanager
+def prim_func(name: str) -> Iterator[IRBuilder]:
+    """Open a PrimFunc called ``name`` whose buffers do not alias; ``.get()`` it after the block."""
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name(name)
+            T.func_attr({"global_symbol": name, NOALIAS: True})
+            yield builder
+
+
+def arg(name: str, shape: Sequence[int], dtype: str) -> tir.Buffer:
+    """Declare the next buffer parameter of the open PrimFunc."""
+    return T.arg(name, T.buffer(tuple(shape), dtype))
+
+
+@contextmanager
+def local_buffer(shape: Sequence[int], dtype: str = "float32") -> Iterator[tir.Buffer]:
+    """A small array for the block; with constant indices it becomes registers."""
+    yield T.alloc_buffer(tuple(shape), dtype, scope="local")
+
+
+@contextmanager
+def scratch(shape: Sequence[int], dtype: str = "float32") -> Iterator[tir.Buffer]:
+    """Memory for the block; inside a parallel loop each thread takes its own from TVM's pool."""
+    yield T.alloc_buffer(tuple(shape), dtype)
+
+
+def bind(value: tir.PrimExpr) -> tir.Var:
+    """Evaluate ``value`` once, here, and return the variable that holds it."""
+    return T.Bind(value)
+
+
+def ramp(base: Any, stride: int, lanes: int) -> Any:
+    """The vector index ``base, base + stride, ...``; just ``base`` for one lane."""
+    return tir.Ramp(base, stride, lanes) if lanes > 1 else base
+
+
+def broadcast(value: Any, lanes: int) -> Any:
+    """``value`` (a float32 number or a scalar expression) in every lane."""
+    if isinstance(value, int | float):
+        value = tir.const(float(value), "float32")
+    return tir.Broadcast(value, lanes) if lanes > 1 else value
+
+
+def shuffle(vectors: Sequence[tir.PrimExpr], indices: Sequence[int]) -> tir.PrimExpr:
+    """Lanes ``indices`` of the concatenated ``vectors``."""
+    return tir.Shuffle(list(vectors), [tir.const(int(i), "int32") for i in indices])
+
+
+# ---- building and running modules --------------------------------------------------------------
+
+
+def make_target(options: Mapping[str, Any]) -> tvm.target.Target:
+    """A Target from its options, "kind" among them."""
+    return tvm.target.Target(dict(options))
+
+
+def build_module(func: tir.PrimFunc, target: tvm.target.Target) -> Any:
+    """Compile one PrimFunc; the result is indexed by its ``global_symbol``."""
+    return tvm.compile(tvm.IRModule({func.attrs["global_symbol"]: func}), target=target)
+
+
+def inspect_asm(built: Any) -> str:
+    """The assembly text of what :func:`build_module` made."""
+    return built.mod.inspect_source("asm")
+
+
+def runtime_tensor(array: np.ndarray) -> Any:
+    """A copy of ``array`` as TVM's tensor on the CPU."""
+    return tvm.runtime.tensor(array)
+
+
+def host_cpu() -> str:
+    """LLVM's name of the CPU this runs on."""
+    return tvm.target.codegen.llvm_get_system_cpu()
