@@ -25,8 +25,11 @@ __all__ = [
     "bind",
     "broadcast",
     "build_module",
+    "cpu_features",
+    "dict_attrs",
     "host_cpu",
     "inspect_asm",
+    "is_known_cpu",
     "local_buffer",
     "make_target",
     "prim_func",
@@ -34,6 +37,7 @@ __all__ = [
     "runtime_tensor",
     "scratch",
     "shuffle",
+    "tensor_dtype",
     "tir",
 ]
 
@@ -113,6 +117,33 @@ def runtime_tensor(array: np.ndarray) -> Any:
     return tvm.runtime.tensor(array)
 
 
+# ---- what LLVM knows about CPUs ----------------------------------------------------------------
+
+
 def host_cpu() -> str:
     """LLVM's name of the CPU this runs on."""
     return tvm.target.codegen.llvm_get_system_cpu()
+
+
+def is_known_cpu(mcpu: str) -> bool:
+    """Whether LLVM has a CPU of this name for the host's architecture."""
+    codegen = tvm.target.codegen
+    return codegen.llvm_is_valid_cpu(mcpu, codegen.llvm_get_system_triple())
+
+
+def cpu_features(target: tvm.target.Target) -> frozenset[str]:
+    """LLVM's names of the features that code for ``target`` may use."""
+    return frozenset(str(f) for f in tvm.target.codegen.llvm_get_cpu_features(target))
+
+
+# ---- Relax -------------------------------------------------------------------------------------
+
+
+def dict_attrs(**values: Any) -> tvm.ir.Attrs:
+    """Attributes of a call as a dictionary of numbers, strings and lists of them."""
+    return tvm.ir.make_node("ir.DictAttrs", **values)
+
+
+def tensor_dtype(ty: tvm.relax.TensorType) -> str:
+    """The element type of a tensor type, such as "float32"; "" when it is unknown."""
+    return str(ty.dtype.dtype) if ty.dtype is not None else ""
