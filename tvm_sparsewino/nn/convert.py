@@ -1,0 +1,244 @@
+"""Replace the convolutions of a network by Winograd layers with the same function."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ..cook_toom import cook_toom
+from ..errors import ConfigError, PruneError
+from .functional import DTYPES
+from .layers import PADDING_MODES, WinogradConv2d, conv_padding
+
+TILES = (2, 4, 6)
+KERNELS = (3, 5)
+
+# "auto" takes no tile whose float32 rounding is expected to exceed this share of the output's
+# maximum, at any number of channels: it is the tolerance of "the same function".
+_MAX_ERROR = 1e-5
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of one convolution.
+
+    Attributes:
+        name: its name in the model, "" if it is the model; the first one if it has several.
+        m: outputs per tile and dimension, 0 if it was left.
+        reason: why it was left, or why this m.
+    """
+
+    name: str
+    m: int
+    reason: str
+
+    @property
+    def converted(self) -> bool:
+        """Whether it became a Winograd layer."""
+        return self.m > 0
+
+
+def convert(model: nn.Module, tile: str | int = "auto", example: Any = None) -> nn.Module:
+    """A copy of ``model`` in which every eligible ``nn.Conv2d`` is a :class:`WinogradConv2d`.
+
+    Eligible: stride 1, dilation 1, a 3x3 or 5x5 kernel, float32 or float64, any padding, padding
+    mode, groups and bias. A convolution is left, with the reason recorded, when replacing it could
+    change what the model does: subclasses, parametrised or hooked modules, weights that are used
+    elsewhere too. Training flags, devices, dtypes, ``requires_grad`` and modules that are used
+    in several places stay what they were; the given model is not changed.
+
+    ``model.conversion`` of the result is a list of :class:`Conversion`, one per convolution.
+
+    Args:
+        model: any module.
+        tile: outputs per tile and dimension, or "auto": per layer the tile that needs the fewest
+            multiplications per output at the map sizes ``example`` gives, partly filled tiles
+            counted, among those whose float32 rounding is small enough.
+        example: for "auto": the input, or a tuple of positional or a dict of keyword arguments.
+            The copy runs on it once, in evaluation mode and without gradients.
+
+    Raises:
+        ConfigError: another tile, "auto" without an example, or a model without convolutions'
+            Python code (scripted).
+    """
+    if tile != "auto" and (isinstance(tile, bool) or tile not in TILES):
+        raise ConfigError(f'tile must be "auto" or one of {TILES}, got {tile!r}')
+    if tile == "auto" and example is None:
+        raise ConfigError('tile="auto" needs example=, an input that shows the map sizes')
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ConfigError("a scripted model cannot be converted; convert the original module")
+    model = copy.deepcopy(model)
+    sizes = _output_sizes(model, example) if tile == "auto" else None
+    owners = _parameter_owners(model)
+    records, replacements = [], {}
+    for name, conv in _convolutions(model):
+        reason = _why_left(conv, owners)
+        if reason is None and sizes is not None and conv not in sizes:
+            reason = "the example does not reach it"
+        if reason is not None:
+            records.append(Conversion(name, 0, reason))
+            continue
+        m, why = (tile, "as asked") if sizes is None else _best_tile(conv, sizes[conv])
+        replacements[conv] = _converted(conv, m)
+        records.append(Conversion(name, m, why))
+    model = _replace(model, replacements)
+    model.conversion = records
+    return model
+
+
+def winograd_layers(model: nn.Module) -> dict[str, WinogradConv2d]:
+    """The Winograd layers of a model by name, in the order of the model.
+
+    Raises:
+        PruneError: there are none.
+    """
+    found = {n: x for n, x in model.named_modules() if isinstance(x, WinogradConv2d)}
+    if not found:
+        raise PruneError("the model has no Winograd layer; convert() makes them")
+    return found
+
+
+def _convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
+    return [(n, x) for n, x in model.named_modules() if isinstance(x, nn.Conv2d)]
+
+
+def _parameter_owners(model: nn.Module) -> dict[Tensor, int]:
+    """How many modules hold each parameter."""
+    owners = defaultdict(int)
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners[parameter] += 1
+    return owners
+
+
+def _why_left(conv: nn.Conv2d, owners: Mapping[Tensor, int]) -> str | None:
+    """Why a convolution cannot be replaced, or None. Identity first, then geometry."""
+    checks = (_left_for_identity, _left_for_geometry)
+    reasons = (check(conv) for check in checks)
+    reason = next((r for r in reasons if r is not None), None)
+    if reason is None and any(owners[p] > 1 for p in conv.parameters()):
+        reason = "its parameters are shared with another module"
+    return reason
+
+
+def _left_for_identity(conv: nn.Conv2d) -> str | None:
+    if nn.utils.parametrize.is_parametrized(conv):
+        return "parametrized"
+    if type(conv) is not nn.Conv2d:
+        return f"{type(conv).__name__} is a subclass of Conv2d"
+    if is_lazy(conv.weight):
+        return "not initialised yet"
+    if _has_hooks(conv):
+        return "has hooks (weight_norm and torch's own pruning are hooks too)"
+    if "forward" in vars(conv):
+        return "its forward has been replaced"
+    if set(conv._parameters) != {"weight", "bias"} or conv._buffers or conv._modules:
+        return "has parameters, buffers or modules of its own"
+    return None
+
+
+def _left_for_geometry(conv: nn.Conv2d) -> str | None:
+    kernel = conv.kernel_size
+    if conv.stride != (1, 1):
+        return f"stride {conv.stride}"
+    if conv.dilation != (1, 1):
+        return f"dilation {conv.dilation}"
+    if kernel[0] != kernel[1] or kernel[0] not in KERNELS:
+        return f"kernel {kernel[0]}x{kernel[1]}"
+    if conv.weight.dtype not in DTYPES:
+        return f"dtype {conv.weight.dtype}"
+    if conv.padding_mode not in PADDING_MODES:
+        return f"padding_mode {conv.padding_mode!r}"
+    return None
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    kinds = (
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_backward_hooks",
+        "_backward_pre_hooks",
+        "_state_dict_hooks",
+        "_state_dict_pre_hooks",
+        "_load_state_dict_pre_hooks",
+        "_load_state_dict_post_hooks",
+    )
+    return any(getattr(module, kind) for kind in kinds) or any(
+        p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None)
+        for p in module.parameters()
+    )
+
+
+def _output_sizes(model: nn.Module, example: Any) -> dict[nn.Module, list[tuple[int, int]]]:
+    """Map sizes of every convolution's outputs when ``model`` runs on ``example``."""
+    sizes = defaultdict(list)
+
+    def note(conv: nn.Module, inputs: tuple, output: Tensor) -> None:
+        sizes[conv].append(tuple(output.shape[-2:]))
+
+    hooks = []
+    with _evaluation(model), torch.no_grad():
+        try:
+            # The hooks come after _why_left has nothing to say about them: they go again below.
+            hooks += [c.register_forward_hook(note) for _, c in _convolutions(model)]
+            if isinstance(example, Mapping):
+                model(**example)
+            else:
+                model(*(example if isinstance(example, tuple) else (example,)))
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return dict(sizes)
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Any:
+    """Evaluation mode inside; afterwards every module's own flag again."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def _best_tile(conv: nn.Conv2d, sizes: list[tuple[int, int]]) -> tuple[int, str]:
+    r = conv.kernel_size[0]
+    channels = conv.in_channels // conv.groups
+    fits = [m for m in TILES if cook_toom(m, r).error_estimate(channels) <= _MAX_ERROR]
+    outputs = sum(h * w for h, w in sizes)
+    work = {
+        m: sum(-(-h // m) * -(-w // m) for h, w in sizes) * (m + r - 1) ** 2 / max(outputs, 1)
+        for m in fits
+    }
+    best = min(fits, key=lambda m: (work[m], m))
+    maps = ", ".join(f"{h}x{w}" for h, w in dict.fromkeys(sizes))
+    return best, f"{work[best]:.2f} multiplications per output and channel on {maps}"
+
+
+def _converted(conv: nn.Conv2d, m: int) -> WinogradConv2d:
+    layer = WinogradConv2d.from_conv(conv, m)
+    layer.train(conv.training)
+    layer.weight.requires_grad_(conv.weight.requires_grad)
+    if conv.bias is not None:
+        layer.bias.requires_grad_(conv.bias.requires_grad)
+    return layer
+
+
+def _replace(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Put the new modules wherever an old one is, under all of its names."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child in replacements:
+                parent._modules[name] = replacements[child]
+    return replacements.get(model, model)
