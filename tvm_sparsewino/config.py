@@ -189,13 +189,14 @@ class LayerPlan(_Checked):
 
     Attributes:
         name: the layer's name in the model.
-        shape: :class:`ConvShape` as a dict, or {} for a layer that was left alone.
+        conv: the layer's shape, None for a layer whose shape no kernel can take.
         density: share of nonzero coefficients of the weights that run (0 to 1).
         algorithm: one of ``ALGORITHMS``.
         m: outputs per tile and dimension (0 when left).
         panel_vectors: vectors of tiles per panel.
         k_block: output channels whose products are in memory at a time.
-        rows_at_once: output channels computed together by the sparse GEMM.
+        channel_block: channels of one coordinate that lie together in the scratch.
+        rows_at_once: output channels computed together by the GEMM.
         reason: one sentence for people.
         flops_direct: FLOPs of the direct dense convolution.
         flops_done: FLOPs of the kernel's nonzero products and transforms.
@@ -203,12 +204,13 @@ class LayerPlan(_Checked):
     """
 
     name: str
-    shape: dict[str, Any]
+    conv: ConvShape | None
     density: float
     algorithm: str
     m: int = 0
     panel_vectors: int = 0
     k_block: int = 0
+    channel_block: int = 0
     rows_at_once: int = 1
     reason: str = ""
     flops_direct: int = 0
@@ -218,8 +220,11 @@ class LayerPlan(_Checked):
     def __post_init__(self) -> None:
         _check(self.algorithm in ALGORITHMS, f"unknown algorithm {self.algorithm!r}")
 
-    @property
-    def conv(self) -> ConvShape:
-        """The shape as :class:`ConvShape`."""
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.shape.items()}
-        return ConvShape(**values)
+    @classmethod
+    def from_json(cls, data: dict[str, Any] | str) -> LayerPlan:
+        """Read what :meth:`to_json` made; the shape is read with it."""
+        data = json.loads(data) if isinstance(data, str) else dict(data)
+        conv = data.get("conv")
+        if conv is not None:
+            data["conv"] = ConvShape.from_json({"version": VERSION, **conv})
+        return super().from_json(data)

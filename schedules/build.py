@@ -1,0 +1,108 @@
+"""The fused kernel of one convolution: input transform, GEMM, output transform, panel by panel.
+
+Panels run in parallel and share nothing, so results do not depend on the number of threads. Each
+thread keeps the transformed input of its panel and the products of one block of output channels;
+neither ever exists for the whole layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import _compat as tvm_ir
+from .._compat import T, tir
+from ..config import Epilogue, LayerPlan
+from ..cook_toom import cook_toom
+from ..errors import ConfigError
+from ..geometry import KernelLayout, kernel_layout
+from .dense_gemm import emit_dense_gemm
+from .epilogue import EpilogueOperands
+from .input_transform import emit_input_transform
+from .output_transform import emit_output_transform
+from .segments import each_segment
+from .sparse_gemm import emit_sparse_gemm
+
+_OPERANDS = {
+    "sparse_winograd": ("starts", "rows", "offsets", "values"),
+    "dense_winograd": ("rows", "inputs", "values"),
+}
+Spec = tuple[tuple[int, ...], str]
+
+
+def build_conv(
+    plan: LayerPlan,
+    epilogue: Epilogue,
+    packed: Sequence[Spec],
+    lanes: int,
+    vector_registers: int,
+) -> tir.PrimFunc:
+    """Build the kernel of ``plan``.
+
+    Parameters of the PrimFunc: data float32 [N, C, H, W], the packed arrays, bias [K], slope [K],
+    residual [N, K, OH, OW] as far as the epilogue has them, output float32 [N, K, OH, OW].
+
+    Args:
+        plan: what the planner decided.
+        epilogue: what follows the convolution.
+        packed: shape and dtype of every packed array (``PackedWeights.specs``).
+        lanes: float32 lanes of a vector.
+        vector_registers: vector registers of the target.
+
+    Raises:
+        ConfigError: a plan that has no kernel.
+        ShapeError: a shape that no kernel can take.
+    """
+    if plan.algorithm not in _OPERANDS:
+        raise ConfigError(f"there is no kernel for algorithm {plan.algorithm!r}")
+    layout = kernel_layout(plan, lanes)
+    shape = plan.conv
+    out_shape = (shape.n, shape.k, shape.oh, shape.ow)
+    with tvm_ir.prim_func(kernel_name(plan, epilogue)) as builder:
+        data = tvm_ir.arg("data", (shape.n, shape.c, shape.h, shape.w), "float32")
+        names = _OPERANDS[plan.algorithm]
+        weights = [tvm_ir.arg(n, *spec) for n, spec in zip(names, packed, strict=True)]
+        bias = tvm_ir.arg("bias", (shape.k,), "float32") if epilogue.bias else None
+        prelu = epilogue.activation == "prelu"
+        slope = tvm_ir.arg("slope", (shape.k,), "float32") if prelu else None
+        residual = tvm_ir.arg("residual", out_shape, "float32") if epilogue.residual else None
+        output = tvm_ir.arg("output", out_shape, "float32")
+        operands = EpilogueOperands(epilogue, bias, slope, residual)
+        _emit_panels(plan, layout, vector_registers, data, weights, operands, output)
+    return builder.get()
+
+
+def kernel_name(plan: LayerPlan, epilogue: Epilogue) -> str:
+    """A name that states operator, tile, channels, map and epilogue."""
+    s = plan.conv
+    parts = [plan.algorithm, f"f{plan.m}x{s.r}", f"c{s.c}k{s.k}", f"n{s.n}h{s.h}w{s.w}"]
+    parts += [f"g{s.groups}"] * (s.groups > 1)
+    parts += ["bias"] * epilogue.bias + ["add"] * epilogue.residual
+    parts += [epilogue.activation] * (epilogue.activation != "none")
+    return "_".join(parts)
+
+
+def _emit_panels(
+    plan: LayerPlan,
+    layout: KernelLayout,
+    vector_registers: int,
+    data: tir.Buffer,
+    weights: list[tir.Buffer],
+    epilogue: EpilogueOperands,
+    output: tir.Buffer,
+) -> None:
+    shape, algorithm = plan.conv, cook_toom(plan.m, plan.conv.r)
+    with (
+        T.parallel(0, layout.panels.count) as panel,
+        tvm_ir.scratch((layout.v.size,)) as v,
+        tvm_ir.scratch((layout.product.size,)) as product,
+    ):
+        with each_segment(layout.panels, panel) as segment:
+            emit_input_transform(data, v, shape, layout, algorithm, segment)
+        with T.serial(0, layout.k_blocks) as block:
+            if plan.algorithm == "sparse_winograd":
+                emit_sparse_gemm(weights, v, product, block, plan, layout)
+            else:
+                emit_dense_gemm(weights, v, product, block, plan, layout, vector_registers)
+            emit_output_transform(
+                product, output, block, panel, shape, layout, algorithm, epilogue
+            )

@@ -1,0 +1,241 @@
+"""The only place with padding, tile, panel and scratch arithmetic. Pure integers.
+
+A *tile* is m x m outputs. A *row segment* is a run of tiles of one tile row (the whole row where
+maps are narrow). A *panel* is what one task computes: some row segments, one after the other, with
+tiles as vector lanes. Row segments are numbered through images, tile rows and segments, so a panel
+runs over image borders when maps are small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .config import ConvShape, LayerPlan
+from .errors import ShapeError
+
+CACHE_LINE = 16  # float32 per 64-byte line
+INDEX_LIMIT = 2**31  # kernels index with int32
+
+
+def ceil_div(a: int, b: int) -> int:
+    """``a / b`` rounded up."""
+    return -(-a // b)
+
+
+def round_up(a: int, b: int) -> int:
+    """The first multiple of ``b`` that is not below ``a``."""
+    return ceil_div(a, b) * b
+
+
+def as_padding(padding: int | tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Padding given as one, two (vertical, horizontal) or four numbers -> (top, left, bottom, right).
+
+    Raises:
+        ShapeError: another count, or a negative number.
+    """
+    values = (padding,) if isinstance(padding, int) else tuple(int(p) for p in padding)
+    sides = {1: values * 4, 2: values * 2, 4: values}.get(len(values))
+    if sides is None or min(sides) < 0:
+        raise ShapeError(f"padding must be 1, 2 or 4 numbers >= 0, got {padding!r}")
+    return sides
+
+
+def check_shape(shape: ConvShape) -> None:
+    """Refuse a shape that no kernel can take.
+
+    Raises:
+        ShapeError: empty dimensions, channels that do not divide into the groups, a map smaller
+            than the filter, padding of r or more, or a tensor too large for 32-bit indices.
+    """
+    if min(shape.n, shape.c, shape.h, shape.w, shape.k, shape.r, shape.groups) < 1:
+        raise ShapeError(f"every dimension must be at least 1: {shape}")
+    if shape.c % shape.groups or shape.k % shape.groups:
+        raise ShapeError(f"{shape.c}>{shape.k} channels do not divide into {shape.groups} groups")
+    if shape.oh < 1 or shape.ow < 1:
+        raise ShapeError(f"a {shape.h}x{shape.w} map is smaller than the filter {shape.r}")
+    if not 0 <= min(shape.padding) <= max(shape.padding) < shape.r:
+        raise ShapeError(f"padding {shape.padding} must be within 0..{shape.r - 1}")
+    biggest = shape.n * max(shape.c * shape.h * shape.w, shape.k * shape.oh * shape.ow)
+    if biggest >= INDEX_LIMIT:
+        raise ShapeError(f"a tensor of {biggest} elements is too large for 32-bit indices")
+
+
+@dataclass(frozen=True)
+class Panels:
+    """How the tiles of a convolution are cut into panels.
+
+    Attributes:
+        m, alpha, lanes: outputs and inputs per tile and dimension; tiles per vector.
+        tiles_y, tiles_x: tiles of one image.
+        segment_tiles: tiles of a row segment; a multiple of ``lanes`` if there are several in a row.
+        segments: row segments in a tile row.
+        rows: row segments in a panel.
+        total_rows: row segments altogether.
+    """
+
+    m: int
+    alpha: int
+    lanes: int
+    tiles_y: int
+    tiles_x: int
+    segment_tiles: int
+    segments: int
+    rows: int
+    total_rows: int
+
+    @property
+    def count(self) -> int:
+        """Number of panels."""
+        return ceil_div(self.total_rows, self.rows)
+
+    @property
+    def segment_vectors(self) -> int:
+        """Vectors that the transforms compute per row segment."""
+        return ceil_div(self.segment_tiles, self.lanes)
+
+    @property
+    def vectors(self) -> int:
+        """Vectors that the GEMM computes per panel."""
+        return ceil_div(self.rows * self.segment_tiles, self.lanes)
+
+    @property
+    def stride(self) -> int:
+        """Floats from one channel of the scratch to the next: whole vectors, with room for the
+        last segment's tail, which is written in full.
+        """
+        written = (self.rows - 1) * self.segment_tiles + self.segment_vectors * self.lanes
+        return max(self.vectors * self.lanes, round_up(written, self.lanes))
+
+    @property
+    def staged_width(self) -> int:
+        """Floats of one vertically transformed input row, as long as the widest load reaches."""
+        reach = self.segment_vectors * self.lanes * self.m + (self.alpha - 1) // self.m * self.m
+        return round_up(reach, self.lanes)
+
+    @property
+    def segment_chunks(self) -> int:
+        """Input vectors from the start of one segment to the start of the next."""
+        return self.segment_tiles * self.m // self.lanes
+
+
+def make_panels(shape: ConvShape, m: int, lanes: int, vectors: int) -> Panels:
+    """Cut ``shape`` into panels of at most about ``vectors`` vectors of tiles."""
+    tiles_y, tiles_x = ceil_div(shape.oh, m), ceil_div(shape.ow, m)
+    limit = max(vectors, 1) * lanes
+    total = shape.n * tiles_y
+    if tiles_x > limit:
+        even = ceil_div(tiles_x, ceil_div(tiles_x, limit))
+        segment_tiles = round_up(even, lanes)
+        segments, rows = ceil_div(tiles_x, segment_tiles), 1
+    else:
+        segment_tiles, segments = tiles_x, 1
+        rows = min(limit // tiles_x, total)
+    alpha = m + shape.r - 1
+    return Panels(
+        m, alpha, lanes, tiles_y, tiles_x, segment_tiles, segments, rows, total * segments
+    )
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Layout of a thread's Winograd-domain scratch: [channels/block][coordinate][block][tile].
+
+    ``block`` channels of one coordinate are contiguous, which serves the GEMM (it walks channels
+    of one coordinate) and the transforms (they write all coordinates of one channel): each
+    coordinate starts an odd number of cache lines after the last, so that the streams of a
+    transform fall into different cache sets.
+    """
+
+    coordinates: int
+    channels: int
+    block: int
+    stride: int
+
+    @property
+    def coordinate_stride(self) -> int:
+        """Floats from one coordinate to the next."""
+        lines = ceil_div(self.block * self.stride, CACHE_LINE)
+        return (lines | 1) * CACHE_LINE
+
+    @property
+    def block_stride(self) -> int:
+        """Floats from one block of channels to the next."""
+        return self.coordinates * self.coordinate_stride
+
+    @property
+    def size(self) -> int:
+        """Floats altogether."""
+        return ceil_div(self.channels, self.block) * self.block_stride
+
+    def channel_offset(self, channel):
+        """Offset of a channel; works for integers, integer arrays and index expressions."""
+        if self.block >= self.channels:
+            return channel * self.stride
+        return (channel // self.block) * self.block_stride + (channel % self.block) * self.stride
+
+
+@dataclass(frozen=True)
+class KernelLayout:
+    """Everything about memory that packing and kernel must agree on, from the plan alone.
+
+    Attributes:
+        panels: the cut into panels.
+        v: scratch of transformed inputs, all channels.
+        product: scratch of products M of one block of output channels, and one row more that
+            takes what padding rows compute.
+        k_block: output channels per block.
+        k_blocks: number of blocks.
+        slices: groups of ``rows_at_once`` output channels per block and coordinate.
+    """
+
+    panels: Panels
+    v: Scratch
+    product: Scratch
+    k_block: int
+    k_blocks: int
+    slices: int
+
+    @property
+    def dummy_row(self) -> int:
+        """The extra row of the products."""
+        return self.k_block
+
+
+@lru_cache(maxsize=1024)
+def kernel_layout(plan: LayerPlan, lanes: int) -> KernelLayout:
+    """The memory layout of the kernel for ``plan`` on vectors of ``lanes`` float32.
+
+    Raises:
+        ShapeError: see :func:`check_shape`.
+    """
+    shape = plan.conv
+    check_shape(shape)
+    panels = make_panels(shape, plan.m, lanes, plan.panel_vectors)
+    coordinates = panels.alpha**2
+    k_block = min(plan.k_block or shape.k, shape.k)
+    k_blocks = ceil_div(shape.k, k_block)
+    block = plan.channel_block or shape.c
+    return KernelLayout(
+        panels,
+        Scratch(coordinates, shape.c, min(block, shape.c), panels.stride),
+        Scratch(coordinates, k_block + 1, min(block, k_block + 1), panels.stride),
+        k_block,
+        k_blocks,
+        block_slices(shape, k_block, plan.rows_at_once),
+    )
+
+
+def block_slices(shape: ConvShape, k_block: int, rows_at_once: int) -> int:
+    """Slices of ``rows_at_once`` rows that any block of ``k_block`` output channels fits into.
+
+    Slices never cross a group's border, so a block that touches several groups needs more.
+    """
+    per_group = shape.k // shape.groups
+    most = 0
+    for start in range(0, shape.k, k_block):
+        end = min(start + k_block, shape.k)
+        groups = range(start // per_group, (end - 1) // per_group + 1)
+        spans = [(max(start, g * per_group), min(end, (g + 1) * per_group)) for g in groups]
+        most = max(most, sum(ceil_div(b - a, rows_at_once) for a, b in spans))
+    return most
