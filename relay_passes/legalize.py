@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, te, tirx
 
-from .._compat import tensor_dtype
+from .._compat import IS_SCHEDULED, tensor_dtype
 from ..config import ConvShape
 from ..cook_toom import CookToom
 from ..errors import in_context
@@ -21,8 +21,8 @@ from .ops import sparse_plan, winograd_algorithm, winograd_shape
 
 # TVM's pattern kind of a function that fusion must leave alone.
 _OPAQUE = 8
-# Set on functions that are finished, so that the scheduling pass leaves them alone.
-SCHEDULED = "sparsewino.scheduled"
+
+
 
 
 def legalize_winograd_conv2d(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -107,7 +107,7 @@ def legalize_sparse_winograd_conv2d(builder: relax.BlockBuilder, call: relax.Cal
         kernel = build_conv(
             plan, epilogue, specs, int(call.attrs["lanes"]), int(call.attrs["vector_registers"])
         )
-    kernel = kernel.with_attrs({"op_pattern": _OPAQUE, SCHEDULED: True})
+    kernel = kernel.with_attrs({"op_pattern": _OPAQUE, IS_SCHEDULED: True})
     name = "sparse_winograd_" + "".join(c if c.isalnum() else "_" for c in plan.name)
     function = builder.add_func(kernel.without_attr("global_symbol"), name)
     return relax.call_tir(function, list(call.args), call.ty)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from .._compat import cpu_features, host_cpu, is_known_cpu, make_target
 from ..errors import TargetError
+from ..thread_pool import available_cores
 
 EXPECTED = 'expected "native", "llvm" or "llvm -mcpu=NAME"'
 
@@ -111,13 +111,6 @@ def _describe(mcpu: str) -> CpuTarget:
         l2_bytes=(on_host and _host_cache_bytes(2)) or l2,
         cores=available_cores(),
     )
-
-
-def available_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _host_cache_bytes(level: int) -> int:

@@ -12,24 +12,31 @@ from typing import Any
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import tirx as tir
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 NOALIAS = "tirx.noalias"
+# Set on a function that needs no more scheduling.
+IS_SCHEDULED = "tirx.is_scheduled"
 
 __all__ = [
+    "IS_SCHEDULED",
     "NOALIAS",
     "T",
     "arg",
     "bind",
     "broadcast",
     "build_module",
+    "configure_thread_pool",
+    "constant_array",
     "cpu_features",
     "dict_attrs",
     "host_cpu",
     "inspect_asm",
     "is_known_cpu",
+    "load_module",
     "local_buffer",
     "make_target",
     "prim_func",
@@ -39,6 +46,7 @@ __all__ = [
     "shuffle",
     "tensor_dtype",
     "tir",
+    "virtual_machine",
 ]
 
 
@@ -117,6 +125,26 @@ def runtime_tensor(array: np.ndarray) -> Any:
     return tvm.runtime.tensor(array)
 
 
+def load_module(path: str) -> Any:
+    """Load a shared library that TVM exported. The file is code: it runs in this process."""
+    return tvm.runtime.load_module(path)
+
+
+def virtual_machine(module: Any) -> Any:
+    """A new Relax VM on the CPU for a compiled or loaded module; for one thread at a time."""
+    return tvm.relax.VirtualMachine(module, tvm.cpu())
+
+
+def configure_thread_pool(threads: int) -> int:
+    """Let TVM's pool of the calling thread use ``threads`` workers; returns how many it has.
+
+    The pool is made by the first call in a thread, as large as TVM_NUM_THREADS says then.
+    """
+    big_cores = 1
+    tvm_ffi.get_global_func("runtime.config_threadpool")(big_cores, threads)
+    return tvm_ffi.get_global_func("runtime.NumThreads")()
+
+
 # ---- what LLVM knows about CPUs ----------------------------------------------------------------
 
 
@@ -147,3 +175,12 @@ def dict_attrs(**values: Any) -> tvm.ir.Attrs:
 def tensor_dtype(ty: tvm.relax.TensorType) -> str:
     """The element type of a tensor type, such as "float32"; "" when it is unknown."""
     return str(ty.dtype.dtype) if ty.dtype is not None else ""
+
+
+def constant_array(expr: Any) -> np.ndarray | None:
+    """The value of a constant tensor in Relax, None for anything else."""
+    if hasattr(tvm.relax, "Constant"):  # 0.26
+        value = expr.data if isinstance(expr, tvm.relax.Constant) else None
+    else:
+        value = expr.value if isinstance(expr, tvm.ir.GenericConst) else None
+    return value.numpy() if isinstance(value, tvm.runtime.Tensor) else None

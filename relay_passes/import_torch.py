@@ -1,0 +1,113 @@
+"""PyTorch networks as Relax modules, with the layers' names kept."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from tvm import relax
+from tvm.ir import IRModule
+
+from ..cook_toom import canonical_points, points_to_text
+from ..errors import ImportFailed, SparseWinoError, in_context
+from .bindings import Bindings
+from .ops import WINOGRAD, winograd_conv2d
+from .patterns import LAYER_NAMES
+
+# Operands of torch.ops.sparsewino.winograd_conv2d, in order.
+_OPERANDS = ("x", "weight", "bias", "m", "r", "padding", "groups")
+
+
+def import_exported_program(program: Any) -> IRModule:
+    """A ``torch.export.ExportedProgram`` as an IRModule, parameters as constants.
+
+    The function is called "main" and takes the program's inputs by their names. Convolutions keep
+    the names of the modules they came from, so that a plan can name them.
+
+    Raises:
+        ImportFailed: an operator that TVM cannot import (all are named), or data that is not
+            float32.
+    """
+    from tvm.relax.frontend.torch import from_exported_program
+
+    _check_dtypes(program)
+    with warnings.catch_warnings():
+        # PyTorch 2.13 warns about its own tree specs when it copies a program.
+        warnings.simplefilter("ignore", FutureWarning)
+        program = program.run_decompositions()
+    try:
+        mod = from_exported_program(
+            program,
+            unwrap_unit_return_tuple=True,
+            custom_convert_map={"winograd_conv2d.default": _convert_winograd},
+            run_ep_decomposition=False,
+        )
+    except SparseWinoError as error:
+        raise ImportFailed(str(error)) from error
+    except Exception as error:  # the importer raises AssertionError, ValueError, KeyError, ...
+        raise ImportFailed(f"TVM cannot import the model: {error}") from error
+    return _with_layer_names(mod, program)
+
+
+def _convert_winograd(node: Any, importer: Any) -> relax.Var:
+    """One call of ``torch.ops.sparsewino.winograd_conv2d`` as our operator."""
+    values = dict(zip(_OPERANDS, importer.retrieve_args(node)))
+    m, r = int(values["m"]), int(values["r"])
+    with in_context(f"layer {_module_path(node)!r}"):
+        call = winograd_conv2d(
+            values["x"],
+            values["weight"],
+            values["bias"],
+            m=m,
+            r=r,
+            points=points_to_text(canonical_points(m, r)),
+            padding=values["padding"],
+            groups=int(values.get("groups", 1)),
+        )
+        return importer.block_builder.emit(call)
+
+
+def _check_dtypes(program: Any) -> None:
+    """Refuse floating-point data other than float32."""
+    tensors = dict(program.state_dict)
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and hasattr(node.meta.get("val"), "dtype"):
+            tensors.setdefault(node.name, node.meta["val"])
+    for name, tensor in tensors.items():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if tensor.dtype.is_floating_point and dtype != "float32":
+            raise ImportFailed(f"{name!r} is {dtype}; only float32 is supported")
+
+
+def _module_path(node: Any) -> str:
+    """Path of the module whose forward made ``node``, "" for the model itself."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]).removeprefix("L['self'].") if stack else ""
+
+
+def _with_layer_names(mod: IRModule, program: Any) -> IRModule:
+    """Note which module every convolution came from, as an attribute of the function.
+
+    The importer makes one convolution per node, in order; should it ever make another number, the
+    names are left out rather than put on the wrong layers.
+    """
+    func = mod["main"]
+    paths = [_module_path(node) for node in program.graph.nodes if _is_conv(node)]
+    variables = list(_conv_variables(func))
+    if len(paths) == len(variables):
+        names = {variable: path for variable, path in zip(variables, paths) if path}
+        mod["main"] = func.with_attr(LAYER_NAMES, names)
+    return mod
+
+
+def _is_conv(node: Any) -> bool:
+    name = getattr(node.target, "__name__", "")
+    return node.op == "call_function" and name in ("convolution.default", "winograd_conv2d.default")
+
+
+def _conv_variables(func: relax.Function) -> Iterable[str]:
+    for binding in Bindings(func).order:
+        operator = getattr(getattr(binding.value, "op", None), "name", "")
+        if operator.startswith("relax.nn.conv") or operator == WINOGRAD:
+            yield binding.var.name

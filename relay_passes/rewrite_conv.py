@@ -1,0 +1,100 @@
+"""Apply a plan: replace convolutions by sparse Winograd operators with packed constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.ir import IRModule
+
+from ..config import LayerPlan
+from ..errors import ConfigError, in_context
+from ..packing import pack
+from ..planner import winograd_coefficients
+from ..schedules.target import CpuTarget
+from .bindings import Bindings, map_functions, replaced
+from .ops import sparse_winograd_conv2d
+from .patterns import ConvSite, EpilogueMatch, find_convs, match_epilogue
+from .plan_layers import as_cpu_target, plans_by_name
+
+
+@tvm.transform.module_pass(opt_level=0, name="SparsifyConvs")
+class SparsifyConvs:
+    """Replace every planned convolution, with what follows it, by one operator.
+
+    ``conv -> [+ bias] -> [+ residual] -> [activation]`` becomes
+    ``sparsewino.sparse_winograd_conv2d(x, packed..., [bias], [slope], [residual])``.
+
+    Checked: the plan fits the layer it names; a chain is taken only as far as nothing else uses
+    what lies inside it, and a residual only when it has the output's shape. Convolutions that the
+    plan leaves, or does not name, stay as they are. Run it before operators are lowered and fused.
+
+    Args:
+        plan: what :func:`tvm_sparsewino.relay_passes.plan` made for this module.
+        target: as for ``plan``; the target in force, else the host, if None.
+
+    Raises:
+        ConfigError: the plan names a layer twice, or does not fit a layer's weights or shape.
+    """
+
+    def __init__(self, plan: Iterable[LayerPlan], target: str | CpuTarget | Any = None) -> None:
+        self.plans = plans_by_name(tuple(plan))
+        self.target = target
+
+    def transform_module(self, mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
+        """Apply the pass to every function of ``mod``."""
+        target = self.target or tvm.target.Target.current(allow_none=True) or "native"
+        cpu = as_cpu_target(target)
+        return map_functions(mod, lambda func: _rewrite(func, self.plans, cpu))
+
+
+def _rewrite(
+    func: relax.Function, plans: dict[str, LayerPlan], cpu: CpuTarget
+) -> relax.Function:
+    bindings = Bindings(func)
+    values: dict[relax.Var, relax.Expr] = {}
+    dropped: set[relax.Var] = set()
+    claimed: set[relax.Var] = set()
+    for site in find_convs(bindings):
+        plan = plans.get(site.name)
+        if plan is None or plan.algorithm == "left":
+            continue
+        with in_context(f"layer {site.name!r}"):
+            _check_fits(plan, site)
+            match = match_epilogue(site, bindings, claimed)
+            values[match.tail] = _operator(plan, site, match, cpu)
+        claimed |= {*match.inner, match.tail}
+        dropped.update(match.inner)
+    return replaced(func, values, dropped) if values else func
+
+
+def _check_fits(plan: LayerPlan, site: ConvSite) -> None:
+    """Refuse a plan that was made for another layer or another shape."""
+    if site.reason:
+        raise ConfigError(f"the plan says {plan.algorithm}, but {site.reason}")
+    if plan.conv != site.shape:
+        raise ConfigError(f"the plan was made for {plan.conv}, the layer is {site.shape}")
+    if site.m not in (0, plan.m):
+        raise ConfigError(f"the plan says m = {plan.m}, the weights are made for m = {site.m}")
+
+
+def _operator(
+    plan: LayerPlan, site: ConvSite, match: EpilogueMatch, cpu: CpuTarget
+) -> relax.Call:
+    u = site.weight if site.m else winograd_coefficients(site.weight, plan.m)
+    packed = pack(np.ascontiguousarray(u, np.float32), plan, cpu.lanes)
+    operands = [relax.const(v) for v in (match.bias, match.slope) if v is not None]
+    if match.residual is not None:
+        operands.append(match.residual)
+    return sparse_winograd_conv2d(
+        site.call.args[0],
+        [relax.const(array) for array in packed.arrays],
+        operands,
+        plan=plan,
+        epilogue=match.epilogue,
+        lanes=cpu.lanes,
+        vector_registers=cpu.vector_registers,
+    )

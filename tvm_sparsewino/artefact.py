@@ -1,0 +1,186 @@
+"""Compiled networks on disk: a shared library that says itself what it is.
+
+A file is an ELF shared library, as TVM exports it, followed by::
+
+    description   JSON, UTF-8
+    footer        72 bytes: length of the library and of the description (8 bytes each, little
+                  endian), SHA-256 of everything before the footer and of the two lengths
+                  (32 bytes), MAGIC (24 bytes)
+
+Loaders of shared libraries ignore what follows the last section, so the file is also an ordinary
+TVM library. Reading the description needs no loading: a truncated library would kill the process
+inside ``dlopen``, and code for another CPU would do so later. The checksum finds damage, not
+intent: a compiled file is code, so load it only from people you would run a program from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .config import LayerPlan
+from .errors import ArtefactError, ConfigError, in_context
+from .files import replacing
+
+MAGIC = b"tvm-sparsewino artefact\n"
+FORMAT = "tvm-sparsewino artefact"
+VERSION = 1
+SUFFIX = ".so"
+_FOOTER = struct.Struct("<QQ32s24s")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, static shape and NumPy dtype of an input or output."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {list(self.shape)}"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a compiled network is; everything but its code.
+
+    Attributes:
+        inputs, outputs: in the order of the network's function.
+        returns_tuple: whether the network gives its outputs as a tuple.
+        target: the target as text, "llvm -mcpu=...".
+        features: instruction sets that the code needs, by LLVM's names.
+        plan: one entry per convolution.
+        versions: of what made it, for people.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    returns_tuple: bool
+    target: str
+    features: tuple[str, ...]
+    plan: tuple[LayerPlan, ...]
+    versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, with format and version."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            **asdict(self),
+            "plan": [plan.to_json() for plan in self.plan],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Description:
+        """Read what :meth:`to_json` made.
+
+        Raises:
+            ArtefactError: another format or version, or fields that do not fit.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ArtefactError("its description is not one of a compiled network")
+        if data.get("version") != VERSION:
+            raise ArtefactError(f"version {data.get('version')!r}, this build reads {VERSION}")
+        try:
+            return cls(
+                inputs=tuple(map(_tensor_info, data["inputs"])),
+                outputs=tuple(map(_tensor_info, data["outputs"])),
+                returns_tuple=bool(data["returns_tuple"]),
+                target=str(data["target"]),
+                features=tuple(map(str, data["features"])),
+                plan=tuple(map(LayerPlan.from_json, data["plan"])),
+                versions={str(k): str(v) for k, v in data["versions"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+            raise ArtefactError(f"its description does not fit: {error!r}") from error
+
+
+def write_artefact(path: str | os.PathLike[str], export: Any, description: Description) -> None:
+    """Write a compiled network to ``path``, or leave what was there as it was.
+
+    Args:
+        path: ends with ``.so``.
+        export: called with the name of a file to write the shared library to.
+        description: what the library is.
+
+    Raises:
+        ArtefactError: another suffix, or a file that cannot be written.
+    """
+    with in_context(str(path)):
+        if Path(path).suffix != SUFFIX:
+            raise ArtefactError(f"the name of a compiled network must end with {SUFFIX}")
+        try:
+            with replacing(path) as beside:
+                export(str(beside))
+                _append_description(beside, description)
+        except OSError as error:
+            raise ArtefactError(f"cannot be written: {error.strerror or error}") from error
+        except RuntimeError as error:  # what TVM raises when it finds no linker or the linker fails
+            raise ArtefactError(f"TVM cannot link it (it needs a C++ compiler): {error}") from error
+
+
+def read_description(path: str | os.PathLike[str]) -> Description:
+    """Check the file at ``path`` and say what it is, without loading it.
+
+    Raises:
+        ArtefactError: missing, truncated, altered, of another version, or not ours.
+    """
+    with in_context(str(path)):
+        try:
+            with Path(path).open("rb") as file:
+                text = _checked_text(file)
+        except ArtefactError:  # an OSError too
+            raise
+        except OSError as error:
+            raise ArtefactError(f"cannot be read: {error.strerror or error}") from error
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ArtefactError("its description is not JSON") from error
+        return Description.from_json(data)
+
+
+def _append_description(path: Path, description: Description) -> None:
+    text = json.dumps(description.to_json(), separators=(",", ":")).encode()
+    with path.open("r+b") as file:
+        library = file.seek(0, os.SEEK_END)
+        file.write(text)
+        digest = _digest(file, library, len(text))
+        file.seek(0, os.SEEK_END)
+        file.write(_FOOTER.pack(library, len(text), digest, MAGIC))
+
+
+def _checked_text(file: BinaryIO) -> bytes:
+    size = file.seek(0, os.SEEK_END)
+    if size < _FOOTER.size:
+        raise ArtefactError("not a compiled network of this package: too short")
+    file.seek(size - _FOOTER.size)
+    library, text, digest, magic = _FOOTER.unpack(file.read(_FOOTER.size))
+    if magic != MAGIC:
+        raise ArtefactError("not a compiled network of this package, or cut off")
+    if library + text + _FOOTER.size != size or digest != _digest(file, library, text):
+        raise ArtefactError("the file is damaged: its checksum does not match")
+    file.seek(library)
+    return file.read(text)
+
+
+def _digest(file: BinaryIO, library: int, text: int) -> bytes:
+    """SHA-256 of the first ``library + text`` bytes and of the two lengths."""
+    digest, left = hashlib.sha256(), library + text
+    file.seek(0)
+    while left > 0 and (chunk := file.read(min(left, _CHUNK))):
+        digest.update(chunk)
+        left -= len(chunk)
+    digest.update(struct.pack("<QQ", library, text))
+    return digest.digest()
+
+
+def _tensor_info(data: dict[str, Any]) -> TensorInfo:
+    return TensorInfo(str(data["name"]), tuple(int(d) for d in data["shape"]), str(data["dtype"]))

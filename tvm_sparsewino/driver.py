@@ -1,0 +1,176 @@
+"""What users and the command line call: import, compile, run, save, load."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.ir import IRModule
+
+from ._autoload import autoload
+from ._compat import load_module, tensor_dtype
+from ._version import __version__
+from .artefact import Description, TensorInfo, read_description
+from .config import CompileConfig, LayerPlan
+from .errors import ArtefactError, ConfigError, ImportFailed, ShapeError, in_context
+from .executable import Executable
+from .extras import require
+from .relay_passes.fold_batch_norm import FoldBatchNorm
+from .relay_passes.import_torch import import_exported_program
+from .relay_passes.pipeline import sparsewino_pipeline
+from .relay_passes.plan_layers import as_cpu_target
+from .relay_passes.plan_layers import plan as plan_layers
+from .schedules.cpu_features import instruction_sets, missing_on_host
+from .schedules.target import CpuTarget
+from .thread_pool import default_threads, use_threads
+
+ENTRY = "main"
+
+
+def import_torch(model: Any, example: tuple[Any, ...]) -> IRModule:
+    """A PyTorch model as an IRModule, in evaluation mode, parameters as constants.
+
+    Args:
+        model: a ``torch.nn.Module``; it stays as it is.
+        example: the positional arguments to export it with; they fix all shapes.
+
+    Raises:
+        ImportFailed: the model cannot be exported, has an operator that TVM cannot import, or
+            holds data that is not float32.
+        MissingExtra: PyTorch is not installed.
+    """
+    require("torch", "torch")
+    export = require("tvm_sparsewino.nn.export", "torch")
+    return import_exported_program(export.exported_program(model, example))
+
+
+def import_exported(path: str | os.PathLike[str]) -> IRModule:
+    """The IRModule of a file that ``torch.export.save`` wrote (.pt2).
+
+    Raises:
+        ImportFailed: missing, not such a file, or as :func:`import_torch`.
+        MissingExtra: PyTorch is not installed.
+    """
+    torch = require("torch", "torch")
+    require("tvm_sparsewino.nn.operator", "torch")  # the file may hold our operator
+    with in_context(str(path)):
+        if not Path(path).is_file():
+            raise ImportFailed("there is no such file")
+        try:
+            program = torch.export.load(path)
+        except Exception as error:  # PyTorch documents no kinds for a file that is something else
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ImportFailed(f"not an exported PyTorch program: {reason}") from error
+        return import_exported_program(program)
+
+
+def compile(
+    mod: IRModule,
+    target: str | CpuTarget = "native",
+    config: CompileConfig | None = None,
+    num_threads: int | None = None,
+    plan: Iterable[LayerPlan] | None = None,
+    dump_dir: str | os.PathLike[str] | None = None,
+) -> Executable:
+    """Compile a network for a CPU.
+
+    Args:
+        mod: a module in Relax whose function "main" takes and returns tensors of static shapes.
+        target: "native", "llvm" or "llvm -mcpu=NAME".
+        config: options; the defaults if None.
+        num_threads: threads that a call uses; TVM_NUM_THREADS or all available cores if None.
+        plan: one plan per convolution; made here if None.
+        dump_dir: a folder that gets the module after every phase, made if missing.
+
+    Raises:
+        TargetError: an unknown target.
+        ShapeError: a symbolic shape; names the layer or the input.
+        ConfigError: a plan that does not fit, or a bad number of threads.
+    """
+    autoload()
+    cpu = as_cpu_target(target)
+    threads = default_threads() if num_threads is None else num_threads
+    use_threads(threads)  # first: folding constants runs code, which makes TVM's pool
+    inputs, outputs, returns_tuple = _signature(mod)
+    if dump_dir is not None:
+        Path(dump_dir).mkdir(parents=True, exist_ok=True)
+    mod = FoldBatchNorm()(mod)
+    plans = plan_layers(mod, cpu, config) if plan is None else tuple(plan)
+    pipeline = sparsewino_pipeline(config, plans, dump_dir)
+    built = tvm.compile(mod, cpu.tvm_target(), relax_pipeline=pipeline)
+    description = Description(
+        inputs=inputs,
+        outputs=outputs,
+        returns_tuple=returns_tuple,
+        target=cpu.text,
+        features=instruction_sets(cpu.features()),
+        plan=plans,
+        versions={"tvm-sparsewino": __version__, "apache-tvm": _tvm_version()},
+    )
+    return Executable(built, description, threads)
+
+
+def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Executable:
+    """Load what :meth:`Executable.save` wrote. The file is code: load only what you trust.
+
+    Args:
+        path: the file.
+        num_threads: as for :func:`compile`.
+
+    Raises:
+        ArtefactError: missing, damaged, not ours, or made for a CPU with features this one lacks.
+        ConfigError: a bad number of threads.
+    """
+    description = read_description(path)
+    with in_context(str(path)):
+        missing = missing_on_host(description.features)
+        if missing:
+            raise ArtefactError(
+                f"compiled for {description.target!r}; this CPU lacks {', '.join(missing)}"
+            )
+        try:
+            module = load_module(os.path.abspath(path))
+        except Exception as error:  # from dlopen, through TVM
+            raise ArtefactError(f"cannot be loaded: {error}") from error
+    threads = default_threads() if num_threads is None else num_threads
+    return Executable(module, description, threads)
+
+
+def _signature(mod: IRModule) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...], bool]:
+    """Inputs and outputs of the network, and whether it returns a tuple."""
+    if ENTRY not in [name.name_hint for name in mod.get_global_vars()]:
+        raise ConfigError(f"the module has no function {ENTRY!r}")
+    func = mod[ENTRY]
+    inputs = tuple(_tensor_info(f"input {p.name!r}", p.name, p.ty) for p in func.params)
+    returns_tuple = isinstance(func.ret_ty, relax.TupleType)
+    types = list(func.ret_ty.fields) if returns_tuple else [func.ret_ty]
+    outputs = tuple(
+        _tensor_info(f"output {i}", f"output_{i}", ty) for i, ty in enumerate(types)
+    )
+    return inputs, outputs, returns_tuple
+
+
+def _tensor_info(what: str, name: str, ty: Any) -> TensorInfo:
+    if not isinstance(ty, relax.TensorType):
+        raise ShapeError(f"{what} must be a tensor, got {ty}")
+    if not isinstance(ty.shape, relax.ShapeExpr):
+        raise ShapeError(f"{what} has an unknown shape; every dimension must be a known number")
+    try:
+        shape = tuple(int(d) for d in ty.shape.values)
+    except TypeError as error:
+        raise ShapeError(
+            f"{what} has the symbolic shape {ty.shape}; every dimension must be a known number"
+        ) from error
+    return TensorInfo(name, shape, tensor_dtype(ty))
+
+
+def _tvm_version() -> str:
+    try:
+        return importlib.metadata.version("apache-tvm")
+    except importlib.metadata.PackageNotFoundError:
+        return str(tvm.__version__)

@@ -1,0 +1,73 @@
+"""How many threads TVM's kernels use in the calling thread.
+
+TVM keeps one pool of workers per calling thread. It is as large as TVM_NUM_THREADS says when TVM
+first needs it there (half of the cores if unset) and cannot grow later; and TVM binds the calling
+thread to cores of its own choice, which moves a process away from those it was given.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from ._compat import configure_thread_pool
+from .errors import ConfigError
+
+_THREADS = "TVM_NUM_THREADS"
+_BIND = "TVM_BIND_THREADS"
+
+# What this module last asked TVM for, per calling thread, as TVM's pools are.
+_current = threading.local()
+
+
+def default_threads() -> int:
+    """TVM_NUM_THREADS if it is set to a positive number, else the cores this process may use."""
+    value = os.environ.get(_THREADS, "")
+    return int(value) if value.isdigit() and int(value) > 0 else available_cores()
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def use_threads(threads: int) -> None:
+    """Let kernels that the calling thread starts use ``threads`` threads, itself included.
+
+    Threads are not bound to cores unless the user set TVM_BIND_THREADS.
+
+    Raises:
+        ConfigError: the number is not positive, or TVM made a smaller pool in this thread before.
+    """
+    if not isinstance(threads, int) or threads < 1:
+        raise ConfigError(f"the number of threads must be a positive integer, got {threads!r}")
+    if getattr(_current, "threads", None) == threads:
+        return
+    size = max(threads, available_cores())
+    with _environment({_THREADS: str(size), _BIND: os.environ.get(_BIND, "0")}):
+        got = configure_thread_pool(threads)
+    if got != threads:
+        raise ConfigError(
+            f"{threads} threads were asked for, but TVM made its pool in this thread with {got}; "
+            f"set {_THREADS}={threads} before TVM first runs"
+        )
+    _current.threads = threads
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
