@@ -17,14 +17,14 @@ SOURCES = {
 
 # Lower layers come first. A module may import its own layer and those below it.
 LAYERS = (
-    ("_version", "errors", "files", "_compat", "_autoload"),
-    ("cook_toom", "tensor_file"),
+    ("_version", "errors", "files", "timing", "_compat", "_autoload"),
+    ("cook_toom", "tensor_file", "extras", "thread_pool"),
     ("geometry", "config", "weights"),
     ("packing", "reference", "cost"),
     ("schedules",),
     ("relay_passes", "planner", "tuner"),
     ("onnx_io", "nn"),
-    ("artefact", "driver"),
+    ("artefact", "executable", "driver"),
     ("demo",),
     ("cli",),
 )
