@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from ..cook_toom import cook_toom
-from ..errors import ConfigError, PruneError
+from ..errors import ConfigError
 from .functional import DTYPES
-from .layers import PADDING_MODES, WinogradConv2d, conv_padding
+from .layers import WinogradConv2d
+from .padding import MODES
 
 TILES = (2, 4, 6)
 KERNELS = (3, 5)
 
 # "auto" takes no tile whose float32 rounding is expected to exceed this share of the output's
-# maximum, at any number of channels: it is the tolerance of "the same function".
+# maximum: it is the tolerance of "the same function".
 _MAX_ERROR = 1e-5
 
 
@@ -61,13 +62,14 @@ def convert(model: nn.Module, tile: str | int = "auto", example: Any = None) -> 
         model: any module.
         tile: outputs per tile and dimension, or "auto": per layer the tile that needs the fewest
             multiplications per output at the map sizes ``example`` gives, partly filled tiles
-            counted, among those whose float32 rounding is small enough.
+            counted in full (so small maps get small tiles), among those whose float32 rounding
+            is expected below 1e-5 of the output's maximum: 2 and 4.
         example: for "auto": the input, or a tuple of positional or a dict of keyword arguments.
             The copy runs on it once, in evaluation mode and without gradients.
 
     Raises:
-        ConfigError: another tile, "auto" without an example, or a model without convolutions'
-            Python code (scripted).
+        ConfigError: another tile, "auto" without an example, or a model that is scripted or that
+            Python cannot copy.
     """
     if tile != "auto" and (isinstance(tile, bool) or tile not in TILES):
         raise ConfigError(f'tile must be "auto" or one of {TILES}, got {tile!r}')
@@ -75,7 +77,7 @@ def convert(model: nn.Module, tile: str | int = "auto", example: Any = None) -> 
         raise ConfigError('tile="auto" needs example=, an input that shows the map sizes')
     if isinstance(model, torch.jit.ScriptModule):
         raise ConfigError("a scripted model cannot be converted; convert the original module")
-    model = copy.deepcopy(model)
+    model = _copied(model)
     sizes = _output_sizes(model, example) if tile == "auto" else None
     owners = _parameter_owners(model)
     records, replacements = [], {}
@@ -89,21 +91,17 @@ def convert(model: nn.Module, tile: str | int = "auto", example: Any = None) -> 
         m, why = (tile, "as asked") if sizes is None else _best_tile(conv, sizes[conv])
         replacements[conv] = _converted(conv, m)
         records.append(Conversion(name, m, why))
+    earlier = [r for r in getattr(model, "conversion", ()) if r.converted]
     model = _replace(model, replacements)
-    model.conversion = records
+    model.conversion = earlier + records
     return model
 
 
-def winograd_layers(model: nn.Module) -> dict[str, WinogradConv2d]:
-    """The Winograd layers of a model by name, in the order of the model.
-
-    Raises:
-        PruneError: there are none.
-    """
-    found = {n: x for n, x in model.named_modules() if isinstance(x, WinogradConv2d)}
-    if not found:
-        raise PruneError("the model has no Winograd layer; convert() makes them")
-    return found
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever the model's own attributes raise
+        raise ConfigError(f"{type(model).__name__} cannot be copied: {error}") from error
 
 
 def _convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
@@ -121,29 +119,26 @@ def _parameter_owners(model: nn.Module) -> dict[Tensor, int]:
 
 
 def _why_left(conv: nn.Conv2d, owners: Mapping[Tensor, int]) -> str | None:
-    """Why a convolution cannot be replaced, or None. Identity first, then geometry."""
-    checks = (_left_for_identity, _left_for_geometry)
-    reasons = (check(conv) for check in checks)
-    reason = next((r for r in reasons if r is not None), None)
+    """Why a convolution cannot be replaced, or None."""
+    reason = _left_for_identity(conv) or _left_for_geometry(conv)
     if reason is None and any(owners[p] > 1 for p in conv.parameters()):
         reason = "its parameters are shared with another module"
     return reason
 
 
 def _left_for_identity(conv: nn.Conv2d) -> str | None:
-    if nn.utils.parametrize.is_parametrized(conv):
-        return "parametrized"
-    if type(conv) is not nn.Conv2d:
-        return f"{type(conv).__name__} is a subclass of Conv2d"
-    if is_lazy(conv.weight):
-        return "not initialised yet"
-    if _has_hooks(conv):
-        return "has hooks (weight_norm and torch's own pruning are hooks too)"
-    if "forward" in vars(conv):
-        return "its forward has been replaced"
-    if set(conv._parameters) != {"weight", "bias"} or conv._buffers or conv._modules:
-        return "has parameters, buffers or modules of its own"
-    return None
+    own = {"weight", "bias"}
+    reasons = (
+        ("parametrized", is_parametrized(conv)),
+        (f"{type(conv).__name__} is a subclass of Conv2d", type(conv) is not nn.Conv2d),
+        ("has hooks (weight_norm and torch's own pruning are hooks too)", _has_hooks(conv)),
+        ("its forward has been replaced", "forward" in vars(conv)),
+        (
+            "has parameters, buffers or modules of its own",
+            set(conv._parameters) != own or conv._buffers or conv._modules,
+        ),
+    )
+    return next((reason for reason, applies in reasons if applies), None)
 
 
 def _left_for_geometry(conv: nn.Conv2d) -> str | None:
@@ -156,7 +151,7 @@ def _left_for_geometry(conv: nn.Conv2d) -> str | None:
         return f"kernel {kernel[0]}x{kernel[1]}"
     if conv.weight.dtype not in DTYPES:
         return f"dtype {conv.weight.dtype}"
-    if conv.padding_mode not in PADDING_MODES:
+    if conv.padding_mode not in MODES:
         return f"padding_mode {conv.padding_mode!r}"
     return None
 
@@ -172,10 +167,7 @@ def _has_hooks(module: nn.Module) -> bool:
         "_load_state_dict_pre_hooks",
         "_load_state_dict_post_hooks",
     )
-    return any(getattr(module, kind) for kind in kinds) or any(
-        p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None)
-        for p in module.parameters()
-    )
+    return any(getattr(module, kind) for kind in kinds)
 
 
 def _output_sizes(model: nn.Module, example: Any) -> dict[nn.Module, list[tuple[int, int]]]:
@@ -185,11 +177,9 @@ def _output_sizes(model: nn.Module, example: Any) -> dict[nn.Module, list[tuple[
     def note(conv: nn.Module, inputs: tuple, output: Tensor) -> None:
         sizes[conv].append(tuple(output.shape[-2:]))
 
-    hooks = []
+    hooks = [conv.register_forward_hook(note) for _, conv in _convolutions(model)]
     with _evaluation(model), torch.no_grad():
         try:
-            # The hooks come after _why_left has nothing to say about them: they go again below.
-            hooks += [c.register_forward_hook(note) for _, c in _convolutions(model)]
             if isinstance(example, Mapping):
                 model(**example)
             else:
@@ -201,7 +191,7 @@ def _output_sizes(model: nn.Module, example: Any) -> dict[nn.Module, list[tuple[
 
 
 @contextmanager
-def _evaluation(model: nn.Module) -> Any:
+def _evaluation(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards every module's own flag again."""
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -214,8 +204,7 @@ def _evaluation(model: nn.Module) -> Any:
 
 def _best_tile(conv: nn.Conv2d, sizes: list[tuple[int, int]]) -> tuple[int, str]:
     r = conv.kernel_size[0]
-    channels = conv.in_channels // conv.groups
-    fits = [m for m in TILES if cook_toom(m, r).error_estimate(channels) <= _MAX_ERROR]
+    fits = [m for m in TILES if cook_toom(m, r).error_estimate() <= _MAX_ERROR]
     outputs = sum(h * w for h, w in sizes)
     work = {
         m: sum(-(-h // m) * -(-w // m) for h, w in sizes) * (m + r - 1) ** 2 / max(outputs, 1)

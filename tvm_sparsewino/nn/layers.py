@@ -13,11 +13,10 @@ from ..cook_toom import CookToom, cook_toom
 from ..errors import ConfigError, ShapeError, WeightsError
 from . import functional
 from .operator import winograd_conv2d
+from .padding import MODES, conv_padding, explicit_padding, four_sides
 
 # Layout of what WinogradConv2d adds to a state_dict; changes with it.
 STATE_VERSION = 1
-
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class WinogradConv2d(nn.Module):
@@ -41,7 +40,7 @@ class WinogradConv2d(nn.Module):
         padding: one size, (height, width) or (top, left, bottom, right).
         groups: channel groups.
         bias: whether to add a learned bias.
-        padding_mode: one of ``PADDING_MODES``.
+        padding_mode: one of :data:`.padding.MODES`.
         device, dtype: of the parameters; float32 or float64.
 
     Attributes:
@@ -70,8 +69,8 @@ class WinogradConv2d(nn.Module):
     ) -> None:
         super().__init__()
         _check_channels(in_channels, out_channels, groups)
-        if padding_mode not in PADDING_MODES:
-            raise ConfigError(f"padding_mode must be one of {PADDING_MODES}, got {padding_mode!r}")
+        if padding_mode not in MODES:
+            raise ConfigError(f"padding_mode must be one of {MODES}, got {padding_mode!r}")
         self.algorithm: CookToom = cook_toom(m, kernel_size)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.padding = four_sides(padding)
@@ -82,8 +81,7 @@ class WinogradConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels, **kind)) if bias else None
         if self.weight.dtype not in functional.DTYPES:
             raise ConfigError(f"dtype must be float32 or float64, got {self.weight.dtype}")
-        scale = torch.from_numpy(self.algorithm.importance()).to(self.weight)
-        self.register_buffer("scale", scale.view(-1, 1, 1))
+        self.register_buffer("scale", torch.empty((shape[0], 1, 1), **kind))
         self.register_buffer("mask", None)
         self.reset_parameters()
 
@@ -144,7 +142,9 @@ class WinogradConv2d(nn.Module):
         return layer
 
     def reset_parameters(self) -> None:
-        """Initialise like ``nn.Conv2d`` (uniform, He et al. 2015) and transform."""
+        """Initialise like ``nn.Conv2d`` (uniform, by fan-in) and transform; the scale is white."""
+        with torch.no_grad():
+            self.scale.copy_(_white_scale(self.algorithm))
         fan_in = self.in_channels // self.groups * self.r**2
         bound = 1 / math.sqrt(fan_in)
         shape = (self.out_channels, self.in_channels // self.groups, self.r, self.r)
@@ -271,46 +271,13 @@ class WinogradConv2d(nn.Module):
                 raise WeightsError(f"{where}: {error}") from error
 
     def _check_scale(self, scale: Tensor) -> None:
-        sizes = zip(scale.shape, self.weight.shape)
+        sizes = zip(scale.shape, self.weight.shape, strict=False)
         if scale.ndim != 3 or any(have not in (1, want) for have, want in sizes):
             raise ShapeError(
                 f"a scale {list(scale.shape)} does not broadcast to {list(self.weight.shape)}"
             )
         if not bool((torch.isfinite(scale) & (scale > 0)).all()):
             raise ConfigError("a scale must be positive and finite everywhere")
-
-
-def four_sides(padding: int | tuple[int, ...]) -> functional.Padding:
-    """One size, (height, width) or (top, left, bottom, right) -> (top, left, bottom, right).
-
-    Raises:
-        ConfigError: something else, or a negative size.
-    """
-    sizes = (padding,) if isinstance(padding, int) else tuple(padding)
-    if len(sizes) not in (1, 2, 4) or not all(isinstance(p, int) and p >= 0 for p in sizes):
-        raise ConfigError(f"padding must be 1, 2 or 4 sizes of at least 0, got {padding!r}")
-    return sizes * (4 // len(sizes))
-
-
-def conv_padding(conv: nn.Conv2d) -> functional.Padding:
-    """The padding of a stride-1 ``nn.Conv2d``, "same" and "valid" included, as four sides."""
-    if conv.padding == "valid":
-        return four_sides(0)
-    if conv.padding == "same":
-        # An even kernel needs one more at the end, where PyTorch puts it too.
-        before, after = (conv.kernel_size[0] - 1) // 2, conv.kernel_size[0] // 2
-        return before, before, after, after
-    return four_sides(conv.padding)
-
-
-def explicit_padding(
-    x: Tensor, padding: functional.Padding, mode: str
-) -> tuple[Tensor, functional.Padding]:
-    """Pad with anything but zeros beforehand; returns the map and the zeros still to add."""
-    if mode == "zeros" or not any(padding):
-        return x, padding
-    top, left, bottom, right = padding
-    return nn.functional.pad(x, (left, right, top, bottom), mode=mode), (0, 0, 0, 0)
 
 
 def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:
@@ -331,8 +298,10 @@ def _extra_state(algorithm: CookToom) -> Tensor:
 
 
 def _describe(state: Any) -> str:
-    if not isinstance(state, Tensor) or state.ndim != 1 or len(state) < 3:
+    if not isinstance(state, Tensor) or state.ndim != 1 or len(state) < 3 or len(state) % 2 == 0:
         return "something else"
     version, m, r, *points = state.tolist()
-    text = [f"{n}/{d}" if d != 1 else f"{n}" for n, d in zip(points[::2], points[1::2])]
+    text = [
+        f"{n}/{d}" if d != 1 else f"{n}" for n, d in zip(points[::2], points[1::2], strict=True)
+    ]
     return f"version {version} of F({m},{r}) at points {', '.join(text)}, inf"
