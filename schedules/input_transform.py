@@ -16,8 +16,9 @@ from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..config import ConvShape
 from ..cook_toom import CookToom
-from ..geometry import KernelLayout, ceil_div
+from ..geometry import QUAD, KernelLayout, ceil_div
 from .linear_transform import apply_matrix
+from .quads import take_apart
 from .segments import Segment
 
 
@@ -136,13 +137,12 @@ def _emit_horizontal(
     base = layout.v.channel_offset(channel) + segment.position * panels.segment_tiles
     with T.serial(0, panels.segment_vectors) as vector:
         for i in range(alpha):
-            xs = []
-            for wide in range(ceil_div(alpha, m)):
-                start = vector * (lanes * m) + wide * m
-                loaded = tvm_ir.bind(staged[i, tvm_ir.ramp(start, 1, lanes * m)])
-                for phase in range(min(m, alpha - wide * m)):
-                    indices = [phase + m * t for t in range(lanes)]
-                    xs.append(tvm_ir.bind(tvm_ir.shuffle([loaded], indices)))
+            start = vector * (lanes * m)
+
+            def load_quad(offset: int, i: int = i, start: Any = start) -> Any:
+                return staged[i, tvm_ir.ramp(start + offset, 1, QUAD)]
+
+            xs = take_apart(load_quad, m, alpha, lanes)
             for j, y in enumerate(apply_matrix(algorithm.bt, xs, lanes)):
                 offset = base + (i * alpha + j) * layout.v.coordinate_stride + vector * lanes
                 T.buffer_store(v, y, [tvm_ir.ramp(offset, 1, lanes)])

@@ -15,6 +15,7 @@ from .config import ConvShape, LayerPlan
 from .errors import ShapeError
 
 CACHE_LINE = 16  # float32 per 64-byte line
+QUAD = 4  # float32 per 128-bit quarter: the unit of the transforms' loads
 INDEX_LIMIT = 2**31  # kernels index with int32
 
 
@@ -110,7 +111,8 @@ class Panels:
     @property
     def staged_width(self) -> int:
         """Floats of one vertically transformed input row, as long as the widest load reaches."""
-        reach = self.segment_vectors * self.lanes * self.m + (self.alpha - 1) // self.m * self.m
+        last_tile = (self.segment_vectors * self.lanes - 1) * self.m
+        reach = last_tile + round_up(self.alpha, QUAD)
         return round_up(reach, self.lanes)
 
     @property
