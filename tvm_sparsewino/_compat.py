@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import tvm
 import tvm_ffi
+from tvm import s_tir
 from tvm import tirx as tir
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
+from tvm.s_tir.schedule import ScheduleError
 
 NOALIAS = "tirx.noalias"
 # Set on a function that needs no more scheduling.
@@ -24,11 +26,14 @@ IS_SCHEDULED = "tirx.is_scheduled"
 __all__ = [
     "IS_SCHEDULED",
     "NOALIAS",
+    "ScheduleError",
     "T",
     "arg",
     "bind",
+    "block_loops",
     "broadcast",
     "build_module",
+    "child_blocks",
     "configure_thread_pool",
     "constant_array",
     "cpu_features",
@@ -38,10 +43,12 @@ __all__ = [
     "is_known_cpu",
     "load_module",
     "local_buffer",
+    "loop_extent",
     "make_target",
     "prim_func",
     "ramp",
     "runtime_tensor",
+    "schedule",
     "scratch",
     "shuffle",
     "tensor_dtype",
@@ -100,6 +107,49 @@ def broadcast(value: Any, lanes: int) -> Any:
 def shuffle(vectors: Sequence[tir.PrimExpr], indices: Sequence[int]) -> tir.PrimExpr:
     """Lanes ``indices`` of the concatenated ``vectors``."""
     return tir.Shuffle(list(vectors), [tir.const(int(i), "int32") for i in indices])
+
+
+# ---- scheduling what has no kernel -------------------------------------------------------------
+
+
+def schedule(func: tir.PrimFunc) -> s_tir.Schedule:
+    """A schedule of one PrimFunc, which is called "main" in it."""
+    return s_tir.Schedule(tvm.IRModule({"main": func}))
+
+
+def child_blocks(sch: s_tir.Schedule) -> list[Any]:
+    """The blocks of a scheduled function in program order.
+
+    Raises:
+        ScheduleError: the function is not made of blocks.
+    """
+    return list(sch.get_child_blocks(sch.get_sblock("root")))
+
+
+def block_loops(sch: s_tir.Schedule, block: Any) -> tuple[list[Any], list[Any]] | None:
+    """The spatial and the reduction loops of a block, outermost first.
+
+    None when the block is not alone in its loops, or when the loops are not one per iterator of
+    the block, each iterator being just its loop's variable.
+    """
+    loops = sch.get_loops(block)
+    realize = sch.get(loops[-1]).body if loops else None
+    if not isinstance(realize, s_tir.SBlockRealize) or len(realize.iter_values) != len(loops):
+        return None
+    by_variable = {sch.get(loop).loop_var: loop for loop in loops}
+    kinds: dict[int, list[Any]] = {tir.IterVar.DataPar: [], tir.IterVar.CommReduce: []}
+    for iterator, value in zip(realize.block.iter_vars, realize.iter_values):
+        loop = by_variable.pop(value, None) if isinstance(value, tir.Var) else None
+        if loop is None or iterator.iter_type not in kinds:
+            return None
+        kinds[iterator.iter_type].append(loop)
+    return kinds[tir.IterVar.DataPar], kinds[tir.IterVar.CommReduce]
+
+
+def loop_extent(sch: s_tir.Schedule, loop: Any) -> int:
+    """Iterations of a loop, 0 when they are not known."""
+    extent = sch.get(loop).extent
+    return int(extent) if isinstance(extent, tir.IntImm) else 0
 
 
 # ---- building and running modules --------------------------------------------------------------
