@@ -111,10 +111,8 @@ def replaced(
     return relax.analysis.remove_all_unused(rebuilt)
 
 
-def map_functions(
-    mod: IRModule, rewrite: Callable[[relax.Function], relax.Function]
-) -> IRModule:
-    """``mod`` with every Relax function that is no fused primitive replaced by ``rewrite`` of it."""
+def map_functions(mod: IRModule, rewrite: Callable[[relax.Function], relax.Function]) -> IRModule:
+    """``mod`` with every function that describes a network replaced by ``rewrite`` of it."""
     result = mod.clone()
     for name, func in mod.functions.items():
         if is_graph(func):

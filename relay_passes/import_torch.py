@@ -52,7 +52,7 @@ def import_exported_program(program: Any) -> IRModule:
 
 def _convert_winograd(node: Any, importer: Any) -> relax.Var:
     """One call of ``torch.ops.sparsewino.winograd_conv2d`` as our operator."""
-    values = dict(zip(_OPERANDS, importer.retrieve_args(node)))
+    values = dict(zip(_OPERANDS, importer.retrieve_args(node), strict=False))
     m, r = int(values["m"]), int(values["r"])
     with in_context(f"layer {_module_path(node)!r}"):
         call = winograd_conv2d(
@@ -96,7 +96,7 @@ def _with_layer_names(mod: IRModule, program: Any) -> IRModule:
     paths = [_module_path(node) for node in program.graph.nodes if _is_conv(node)]
     variables = list(_conv_variables(func))
     if len(paths) == len(variables):
-        names = {variable: path for variable, path in zip(variables, paths) if path}
+        names = {variable: path for variable, path in zip(variables, paths, strict=True) if path}
         mod["main"] = func.with_attr(LAYER_NAMES, names)
     return mod
 

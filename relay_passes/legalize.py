@@ -23,8 +23,6 @@ from .ops import sparse_plan, winograd_algorithm, winograd_shape
 _OPAQUE = 8
 
 
-
-
 def legalize_winograd_conv2d(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """``winograd_conv2d`` as four TE stages: input transform, product, output transform, bias."""
     algorithm, shape = winograd_algorithm(call), winograd_shape(call)
@@ -97,17 +95,22 @@ def _padded(data: te.Tensor, shape: ConvShape, size: tuple[int, int]) -> te.Tens
 
 
 def legalize_sparse_winograd_conv2d(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    """``sparse_winograd_conv2d`` as a call of its fused kernel."""
+    """``sparse_winograd_conv2d`` as a call of its fused kernel.
+
+    The lengths of the packed arrays, which depend on where the zeros are, stay symbolic: layers
+    that differ in nothing else share one kernel, which is compiled once.
+    """
     plan, epilogue = sparse_plan(call)
     packed = call.args[1 : 1 + int(call.attrs["packed"])]
     specs = tuple(
-        (tuple(int(d) for d in arg.ty.shape.values), tensor_dtype(arg.ty)) for arg in packed
+        ((tirx.Var(f"length_{i}", "int64"),), tensor_dtype(array.ty))
+        for i, array in enumerate(packed)
     )
     with in_context(f"layer {plan.name!r}"):
         kernel = build_conv(
             plan, epilogue, specs, int(call.attrs["lanes"]), int(call.attrs["vector_registers"])
         )
+    name = str(kernel.attrs["global_symbol"])
     kernel = kernel.with_attrs({"op_pattern": _OPAQUE, IS_SCHEDULED: True})
-    name = "sparse_winograd_" + "".join(c if c.isalnum() else "_" for c in plan.name)
     function = builder.add_func(kernel.without_attr("global_symbol"), name)
     return relax.call_tir(function, list(call.args), call.ty)

@@ -202,7 +202,7 @@ def infer_sparse_winograd_conv2d(
             names = [name for name, _ in expected]
             raise ShapeError(f"takes the operands {names} after the weights, got {len(operands)}")
         expected.append(("data", (shape.n, shape.c, shape.h, shape.w)))
-        for (name, wanted), operand in zip(expected, [*operands, call.args[0]]):
+        for (name, wanted), operand in zip(expected, [*operands, call.args[0]], strict=True):
             got = static_shape(operand, name)
             if got != wanted:
                 raise ShapeError(f"{name} must be {wanted}, got {got}")

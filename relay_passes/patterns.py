@@ -148,9 +148,7 @@ def _times(values: object) -> str:
 # ---- what follows a convolution ----------------------------------------------------------------
 
 
-def match_epilogue(
-    site: ConvSite, bindings: Bindings, claimed: set[relax.Var]
-) -> EpilogueMatch:
+def match_epilogue(site: ConvSite, bindings: Bindings, claimed: set[relax.Var]) -> EpilogueMatch:
     """The longest chain of bias, residual add and activation that only this convolution feeds.
 
     Args:
@@ -247,10 +245,10 @@ class _Chain:
         users = self.bindings.users(self.tail)
         if len(users) != 3 or self.bindings.use_count(self.tail) != 3:
             return []
-        compare, product, select = users
+        compare, product, _ = users
         values = [self.bindings.value(user) for user in users]
         names = ("relax.greater", "relax.multiply", "relax.where")
-        if not all(is_call_to(value, name) for value, name in zip(values, names)):
+        if not all(is_call_to(value, name) for value, name in zip(values, names, strict=True)):
             return []
         zero = self.bindings.constant(values[0].args[1])
         wired = values[2].args[0].same_as(compare) and values[2].args[2].same_as(product)

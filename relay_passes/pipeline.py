@@ -108,8 +108,6 @@ def _sparsify(
     return run
 
 
-def _dump(
-    mod: IRModule, folder: str | os.PathLike[str] | None, number: int, name: str
-) -> None:
+def _dump(mod: IRModule, folder: str | os.PathLike[str] | None, number: int, name: str) -> None:
     if folder is not None:
         (Path(folder) / f"{number:02d}_{name}.py").write_text(mod.script(show_meta=False))

@@ -51,9 +51,7 @@ class SparsifyConvs:
         return map_functions(mod, lambda func: _rewrite(func, self.plans, cpu))
 
 
-def _rewrite(
-    func: relax.Function, plans: dict[str, LayerPlan], cpu: CpuTarget
-) -> relax.Function:
+def _rewrite(func: relax.Function, plans: dict[str, LayerPlan], cpu: CpuTarget) -> relax.Function:
     bindings = Bindings(func)
     values: dict[relax.Var, relax.Expr] = {}
     dropped: set[relax.Var] = set()
@@ -81,9 +79,7 @@ def _check_fits(plan: LayerPlan, site: ConvSite) -> None:
         raise ConfigError(f"the plan says m = {plan.m}, the weights are made for m = {site.m}")
 
 
-def _operator(
-    plan: LayerPlan, site: ConvSite, match: EpilogueMatch, cpu: CpuTarget
-) -> relax.Call:
+def _operator(plan: LayerPlan, site: ConvSite, match: EpilogueMatch, cpu: CpuTarget) -> relax.Call:
     u = site.weight if site.m else winograd_coefficients(site.weight, plan.m)
     packed = pack(np.ascontiguousarray(u, np.float32), plan, cpu.lanes)
     operands = [relax.const(v) for v in (match.bias, match.slope) if v is not None]

@@ -6,6 +6,10 @@ of which has a counterpart in the script builder of the Relay line.
 
 from __future__ import annotations
 
+import os
+import re
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +19,9 @@ import tvm
 import tvm_ffi
 from tvm import s_tir
 from tvm import tirx as tir
+from tvm.s_tir.schedule import ScheduleError
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
-from tvm.s_tir.schedule import ScheduleError
 
 NOALIAS = "tirx.noalias"
 # Set on a function that needs no more scheduling.
@@ -38,6 +42,7 @@ __all__ = [
     "constant_array",
     "cpu_features",
     "dict_attrs",
+    "export_library",
     "host_cpu",
     "inspect_asm",
     "is_known_cpu",
@@ -63,11 +68,10 @@ __all__ = [
 @contextmanager
 def prim_func(name: str) -> Iterator[IRBuilder]:
     """Open a PrimFunc called ``name`` whose buffers do not alias; ``.get()`` it after the block."""
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_name(name)
-            T.func_attr({"global_symbol": name, NOALIAS: True})
-            yield builder
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(name)
+        T.func_attr({"global_symbol": name, NOALIAS: True})
+        yield builder
 
 
 def arg(name: str, shape: Sequence[int], dtype: str) -> tir.Buffer:
@@ -138,7 +142,7 @@ def block_loops(sch: s_tir.Schedule, block: Any) -> tuple[list[Any], list[Any]] 
         return None
     by_variable = {sch.get(loop).loop_var: loop for loop in loops}
     kinds: dict[int, list[Any]] = {tir.IterVar.DataPar: [], tir.IterVar.CommReduce: []}
-    for iterator, value in zip(realize.block.iter_vars, realize.iter_values):
+    for iterator, value in zip(realize.block.iter_vars, realize.iter_values, strict=True):
         loop = by_variable.pop(value, None) if isinstance(value, tir.Var) else None
         if loop is None or iterator.iter_type not in kinds:
             return None
@@ -177,7 +181,40 @@ def runtime_tensor(array: np.ndarray) -> Any:
 
 def load_module(path: str) -> Any:
     """Load a shared library that TVM exported. The file is code: it runs in this process."""
-    return tvm.runtime.load_module(path)
+    with _without_scope_notes():
+        return tvm.runtime.load_module(path)
+
+
+def export_library(built: Any, path: str) -> None:
+    """Write what ``tvm.compile`` or :func:`load_module` returned as a shared library."""
+    with _without_scope_notes():
+        built.export_library(path)
+
+
+# One note per constant, logged as a warning whenever a network is saved or loaded.
+_SCOPE_NOTE = re.compile(rb"executable\.cc:\d+: Warning: Scope (Saving|Loaded):")
+_stderr_lock = threading.Lock()
+
+
+@contextmanager
+def _without_scope_notes() -> Iterator[None]:
+    """Hold back what is written to the process's stderr; then pass on all but TVM's scope notes."""
+    with _stderr_lock, tempfile.TemporaryFile() as held:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # closed, as in a daemon
+            yield
+            return
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            for line in held:
+                if not _SCOPE_NOTE.search(line):
+                    os.write(2, line)
 
 
 def virtual_machine(module: Any) -> Any:

@@ -20,7 +20,6 @@ from .config import CompileConfig, LayerPlan
 from .errors import ArtefactError, ConfigError, ImportFailed, ShapeError, in_context
 from .executable import Executable
 from .extras import require
-from .relay_passes.fold_batch_norm import FoldBatchNorm
 from .relay_passes.import_torch import import_exported_program
 from .relay_passes.pipeline import sparsewino_pipeline
 from .relay_passes.plan_layers import as_cpu_target
@@ -99,7 +98,6 @@ def compile(
     inputs, outputs, returns_tuple = _signature(mod)
     if dump_dir is not None:
         Path(dump_dir).mkdir(parents=True, exist_ok=True)
-    mod = FoldBatchNorm()(mod)
     plans = plan_layers(mod, cpu, config) if plan is None else tuple(plan)
     pipeline = sparsewino_pipeline(config, plans, dump_dir)
     built = tvm.compile(mod, cpu.tvm_target(), relax_pipeline=pipeline)
@@ -149,9 +147,7 @@ def _signature(mod: IRModule) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo,
     inputs = tuple(_tensor_info(f"input {p.name!r}", p.name, p.ty) for p in func.params)
     returns_tuple = isinstance(func.ret_ty, relax.TupleType)
     types = list(func.ret_ty.fields) if returns_tuple else [func.ret_ty]
-    outputs = tuple(
-        _tensor_info(f"output {i}", f"output_{i}", ty) for i, ty in enumerate(types)
-    )
+    outputs = tuple(_tensor_info(f"output {i}", f"output_{i}", ty) for i, ty in enumerate(types))
     return inputs, outputs, returns_tuple
 
 

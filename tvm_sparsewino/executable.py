@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._compat import runtime_tensor, virtual_machine
+from ._compat import export_library, runtime_tensor, virtual_machine
 from .artefact import Description, TensorInfo, write_artefact
 from .config import LayerPlan
 from .errors import ArtefactError, ShapeError
@@ -75,7 +75,7 @@ class Executable:
         if len(arrays) != len(self.inputs):
             names = [info.name for info in self.inputs]
             raise ShapeError(f"expected {len(names)} inputs {names}, got {len(arrays)}")
-        tensors = [_tensor(info, array) for info, array in zip(self.inputs, arrays)]
+        tensors = [_tensor(info, array) for info, array in zip(self.inputs, arrays, strict=True)]
         use_threads(self.num_threads)
         result = self._function()(*tensors)
         if not self._description.returns_tuple:
@@ -99,10 +99,7 @@ class Executable:
         Raises:
             ArtefactError: the name does not end with .so, or the file cannot be written.
         """
-        write_artefact(path, self._export, self._description)
-
-    def _export(self, path: str) -> None:
-        self._built.export_library(path)
+        write_artefact(path, lambda file: export_library(self._built, file), self._description)
 
     def _function(self) -> Any:
         """The network's function in the calling thread's virtual machine."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from .config import CompileConfig, ConvShape, LayerPlan
 from .cook_toom import cook_toom
-from .cost import choose_blocking, predict
+from .cost import Core, predict
 from .schedules.target import CpuTarget
 
 TILES = (2, 4, 6)
@@ -94,7 +94,11 @@ def _best(
         for m, density in candidates
         for algorithm in ("sparse_winograd", "dense_winograd")
     ]
-    return min(options, key=lambda o: predict(shape, o[0], o[1], o[2], target).cycles)
+    return min(options, key=lambda option: predict(shape, *option, _core(target)).cycles)
+
+
+def _core(target: CpuTarget) -> Core:
+    return Core(target.lanes, target.vector_registers, target.l2_bytes)
 
 
 def _planned(
@@ -106,20 +110,13 @@ def _planned(
     origin: str,
 ) -> LayerPlan:
     algorithm, m, density = choice
-    cost = predict(shape, algorithm, m, density, target)
-    panel, k_block, rows = choose_blocking(
-        shape,
-        algorithm,
-        m,
-        density,
-        target.lanes,
-        target.vector_registers,
-        target.l2_bytes,
-    )
+    cost = predict(shape, algorithm, m, density, _core(target))
+    other = {"sparse_winograd": "dense_winograd", "dense_winograd": "sparse_winograd"}[algorithm]
+    ratio = predict(shape, other, m, density, _core(target)).cycles / cost.cycles
+    chosen, beaten = (a.removesuffix("_winograd") for a in (algorithm, other))
     kernel = (
-        f"{1 - density:.1%} zeros pay for the sparse kernel"
-        if algorithm == "sparse_winograd"
-        else f"{1 - density:.1%} zeros are too few for the sparse kernel"
+        f"with {1 - density:.1%} zeros the {chosen} kernel is predicted {ratio:.1f}x as fast as "
+        f"the {beaten} one"
     )
     return LayerPlan(
         name=name,
@@ -127,11 +124,12 @@ def _planned(
         density=density,
         algorithm=algorithm,
         m=m,
-        panel_vectors=config.panel_vectors or panel,
-        k_block=k_block,
-        rows_at_once=rows,
+        panel_vectors=config.panel_vectors or cost.blocking.panel_vectors,
+        k_block=cost.blocking.k_block,
+        channel_block=cost.blocking.channel_block,
+        rows_at_once=cost.blocking.rows_at_once,
         reason=f"{origin}; {kernel}",
         flops_direct=shape.direct_flops,
-        flops_done=int(cost.flops_done),
-        cost_cycles=float(cost.cycles),
+        flops_done=cost.flops_done,
+        cost_cycles=cost.cycles,
     )

@@ -1,0 +1,83 @@
+"""``sparsewino inspect``: what a compiled network does, read without loading it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+HELP = "print the plan of a compiled network"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("network", type=Path, metavar="MODEL.so")
+    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the plan as a table, or the whole description as JSON."""
+    from ..artefact import read_description
+
+    description = read_description(arguments.network)
+    if arguments.json:
+        print(json.dumps(description.to_json(), indent=1))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(_summary(description), highlight=False, markup=False)
+    console.print(plan_table(description.plan))
+
+
+def _summary(description: Any) -> str:
+    lines = [f"target {description.target}, needs {', '.join(description.features) or 'nothing'}"]
+    lines += [f"input {info.name}: {info}" for info in description.inputs]
+    lines += [f"output {info.name}: {info}" for info in description.outputs]
+    done = sum(p.flops_done for p in description.plan)
+    direct = sum(p.flops_direct for p in description.plan)
+    if done:
+        lines.append(
+            f"convolutions: {direct / 1e9:.2f} GFLOP direct, {done / 1e9:.2f} done, "
+            f"{direct / done:.1f}x fewer"
+        )
+    return "\n".join(lines)
+
+
+def plan_table(plan: tuple[Any, ...]) -> Any:
+    """The plan as a rich table, one row per convolution."""
+    from rich.table import Table
+
+    table = Table(title="convolutions")
+    table.add_column("layer", no_wrap=True)
+    for name in ("shape", "density", "algorithm", "m", "panel", "GFLOP", "done", "saved"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("why")
+    for layer in plan:
+        table.add_row(*_row(layer))
+    return table
+
+
+def _row(layer: Any) -> tuple[str, ...]:
+    left = layer.algorithm == "left"
+    saved = layer.flops_direct / layer.flops_done if layer.flops_done else 0
+    return (
+        layer.name,
+        _shape(layer.conv) if layer.conv else "",
+        f"{layer.density:.1%}",
+        layer.algorithm,
+        "" if left else str(layer.m),
+        "" if left else str(layer.panel_vectors),
+        f"{layer.flops_direct / 1e9:.3f}",
+        f"{layer.flops_done / 1e9:.3f}",
+        f"{saved:.1f}x" if saved and not left else "",
+        layer.reason,
+    )
+
+
+def _shape(conv: Any) -> str:
+    """Such as ``96>96 3x3 212x320``, with batch and groups where they are not 1."""
+    batch = f"{conv.n}x " if conv.n > 1 else ""
+    groups = f" /{conv.groups}" if conv.groups > 1 else ""
+    return f"{batch}{conv.c}>{conv.k}{groups} {conv.r}x{conv.r} {conv.h}x{conv.w}"
