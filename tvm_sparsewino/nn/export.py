@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any
 
 import torch
@@ -56,8 +55,8 @@ def exported_program(model: nn.Module, example: tuple[Any, ...]) -> torch.export
     """``torch.export.export`` in evaluation mode, static shapes, one node per Winograd layer.
 
     Each Winograd layer is one ``sparsewino.winograd_conv2d`` node whose weight is U,
-    [alpha^2, K, C/groups], a buffer of the program of its own. Everything else is decomposed to
-    core ATen operators, which is what importers want.
+    [alpha^2, K, C/groups], a buffer of the program of its own. Decompositions are left to the
+    importer.
 
     Args:
         model: any module, with or without Winograd layers.
@@ -69,11 +68,8 @@ def exported_program(model: nn.Module, example: tuple[Any, ...]) -> torch.export
     if not isinstance(example, tuple):
         raise ImportFailed(f"example must be a tuple of arguments, got {type(example).__name__}")
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            # PyTorch 2.13 trips over a deprecation of its own when it copies the call graph.
-            warnings.filterwarnings("ignore", ".*treespec, LeafSpec", FutureWarning)
-            program = torch.export.export(prepare_for_export(model), example, strict=False)
-            return program.run_decompositions()
+        with torch.no_grad():
+            return torch.export.export(prepare_for_export(model), example, strict=False)
     except Exception as error:  # PyTorch's kinds of export failure share no base
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ImportFailed(f"{type(model).__name__} cannot be exported: {reason}") from error

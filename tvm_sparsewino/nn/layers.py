@@ -301,7 +301,6 @@ def _describe(state: Any) -> str:
     if not isinstance(state, Tensor) or state.ndim != 1 or len(state) < 3 or len(state) % 2 == 0:
         return "something else"
     version, m, r, *points = state.tolist()
-    text = [
-        f"{n}/{d}" if d != 1 else f"{n}" for n, d in zip(points[::2], points[1::2], strict=True)
-    ]
+    fractions = zip(points[::2], points[1::2], strict=True)
+    text = [f"{n}/{d}" if d != 1 else f"{n}" for n, d in fractions]
     return f"version {version} of F({m},{r}) at points {', '.join(text)}, inf"
