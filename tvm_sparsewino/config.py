@@ -35,9 +35,10 @@ class _Checked:
         """Read what :meth:`to_json` made.
 
         Raises:
-            ConfigError: another version, unknown or missing fields, or a value out of range.
+            ConfigError: no JSON object, another version, unknown or missing fields, or a value
+                out of range.
         """
-        data = json.loads(data) if isinstance(data, str) else dict(data)
+        data = _json_object(cls.__name__, data)
         version = data.pop("version", None)
         if version != VERSION:
             raise ConfigError(f"{cls.__name__}: version {version!r}, this build reads {VERSION}")
@@ -50,6 +51,17 @@ class _Checked:
             return cls(**values)
         except TypeError as error:
             raise ConfigError(f"{cls.__name__}: {error}") from error
+
+
+def _json_object(kind: str, data: Any) -> dict[str, Any]:
+    """A copy of the object that ``data`` is, or that it is the text of."""
+    try:
+        data = json.loads(data) if isinstance(data, str) else data
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{kind}: expected a JSON object, got {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{kind}: expected a JSON object, got {data!r}")
+    return dict(data)
 
 
 def _check(condition: bool, message: str) -> None:
@@ -223,8 +235,9 @@ class LayerPlan(_Checked):
     @classmethod
     def from_json(cls, data: dict[str, Any] | str) -> LayerPlan:
         """Read what :meth:`to_json` made; the shape is read with it."""
-        data = json.loads(data) if isinstance(data, str) else dict(data)
+        data = _json_object(cls.__name__, data)
         conv = data.get("conv")
         if conv is not None:
+            conv = _json_object(ConvShape.__name__, conv)
             data["conv"] = ConvShape.from_json({"version": VERSION, **conv})
         return super().from_json(data)

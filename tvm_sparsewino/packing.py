@@ -22,13 +22,13 @@ Dense, operands in this order:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from .config import LayerPlan
-from .errors import WeightsError
+from .errors import ConfigError, WeightsError
 from .geometry import KernelLayout, kernel_layout
 
 
@@ -55,8 +55,10 @@ def pack(weight: np.ndarray, plan: LayerPlan, lanes: int) -> PackedWeights:
     """Pack U, float32 [alpha^2, K, C/groups], for the kernel that ``plan`` describes.
 
     Raises:
+        ConfigError: a plan that has no kernel.
         WeightsError: another shape or dtype, NaN or infinity.
     """
+    packer, _ = _format(plan)
     layout = kernel_layout(plan, lanes)
     shape = plan.conv
     expected = (layout.v.coordinates, shape.k, shape.c // shape.groups)
@@ -66,17 +68,25 @@ def pack(weight: np.ndarray, plan: LayerPlan, lanes: int) -> PackedWeights:
         )
     if not np.isfinite(weight).all():
         raise WeightsError("weights hold NaN or infinity")
-    packer = _pack_sparse if plan.algorithm == "sparse_winograd" else _pack_dense
     return PackedWeights(plan, lanes, packer(weight, plan, layout))
 
 
 def unpack(packed: PackedWeights) -> np.ndarray:
     """The inverse of :func:`pack`: U, float32 [alpha^2, K, C/groups]."""
+    _, unpacker = _format(packed.plan)
     layout, shape = kernel_layout(packed.plan, packed.lanes), packed.plan.conv
     weight = np.zeros((layout.v.coordinates, shape.k, shape.c // shape.groups), np.float32)
-    sparse = packed.plan.algorithm == "sparse_winograd"
-    (_unpack_sparse if sparse else _unpack_dense)(weight, packed, layout)
+    unpacker(weight, packed, layout)
     return weight
+
+
+def _format(plan: LayerPlan) -> tuple[Callable, Callable]:
+    """What packs and what unpacks the weights of ``plan``."""
+    if plan.algorithm == "sparse_winograd":
+        return _pack_sparse, _unpack_sparse
+    if plan.algorithm == "dense_winograd":
+        return _pack_dense, _unpack_dense
+    raise ConfigError(f"there is no packing for algorithm {plan.algorithm!r}")
 
 
 def _block(plan: LayerPlan, layout: KernelLayout, block: int) -> range:
@@ -101,6 +111,8 @@ def _pack_sparse(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> t
                 for lane, row in enumerate(chosen):
                     columns = np.flatnonzero(u[row])
                     base = members[row] // per_group * channels
+                    # Padding steps read the row's own group: 0 * NaN of another must not enter.
+                    offset[:, lane] = layout.v.channel_offset(base)
                     offset[: len(columns), lane] = layout.v.channel_offset(base + columns)
                     value[: len(columns), lane] = u[row, columns]
                 written = np.full(width, layout.dummy_row)

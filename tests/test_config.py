@@ -1,0 +1,125 @@
+"""Options and plans: JSON round trips and every refusal."""
+
+import json
+
+import pytest
+
+from tvm_sparsewino.config import (
+    ACTIVATIONS,
+    ALGORITHMS,
+    BUDGETS,
+    CRITERIA,
+    VERSION,
+    CompileConfig,
+    ConvShape,
+    Epilogue,
+    LayerPlan,
+    PruneConfig,
+)
+from tvm_sparsewino.errors import ConfigError
+
+SHAPE = ConvShape(2, 6, 13, 9, 4, 3, (0, 1, 2, 0), 2)
+
+VALUES = [
+    CompileConfig(),
+    CompileConfig(winograd_for_dense=False, max_tile=6, min_channels=16, panel_vectors=16),
+    PruneConfig(),
+    PruneConfig(0.5, "authors", "global", 10, 20, 0.25, 5, False),
+    SHAPE,
+    Epilogue(),
+    Epilogue(True, True, "leaky_relu", 0.125),
+    LayerPlan("head", None, 0.0, "left", reason="stride 2"),
+    LayerPlan("c1", SHAPE, 0.25, "sparse_winograd", 4, 3, 8, 8, 2, "why", 100, 50, 12.5),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda v: type(v).__name__)
+def test_json_round_trip(value):
+    data = value.to_json()
+    assert data["version"] == VERSION
+    text = json.dumps(data)
+    assert type(value).from_json(data) == value
+    assert type(value).from_json(text) == value
+    again = type(value).from_json(json.loads(text))
+    assert again == value
+    assert hash(again) == hash(value)
+
+
+def test_reading_does_not_change_what_it_reads():
+    data = VALUES[-1].to_json()
+    before = json.dumps(data)
+    LayerPlan.from_json(data)
+    assert json.dumps(data) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        (CompileConfig, {"version": VERSION + 1}, f"version {VERSION + 1}, this build reads"),
+        (CompileConfig, {"version": None}, "version None"),
+        (CompileConfig, {"speed": 1}, r"unknown fields \['speed'\]"),
+        (CompileConfig, {"max_tile": 3}, "max_tile must be 2, 4 or 6, got 3"),
+        (CompileConfig, {"max_tile": "4"}, "max_tile must be 2, 4 or 6, got '4'"),
+        (CompileConfig, {"min_channels": 0}, "min_channels must be >= 1, got 0"),
+        (CompileConfig, {"min_channels": "many"}, "CompileConfig: "),
+        (CompileConfig, {"panel_vectors": -1}, "panel_vectors must be 0 .* to 16, got -1"),
+        (CompileConfig, {"panel_vectors": 17}, "panel_vectors must be 0 .* to 16, got 17"),
+        (PruneConfig, {"sparsity": 1.0}, r"sparsity must be in \[0, 1\), got 1.0"),
+        (PruneConfig, {"sparsity": -0.1}, r"sparsity must be in \[0, 1\), got -0.1"),
+        (PruneConfig, {"sparsity": float("nan")}, r"sparsity must be in \[0, 1\), got nan"),
+        (PruneConfig, {"sparsity": "0.9"}, r"sparsity must be in \[0, 1\), got '0.9'"),
+        (PruneConfig, {"initial_sparsity": 1}, r"initial_sparsity must be in \[0, 1\), got 1"),
+        (PruneConfig, {"sparsity": 0.5, "initial_sparsity": 0.6}, "is above sparsity"),
+        (PruneConfig, {"criterion": "random"}, "criterion must be one of .* got 'random'"),
+        (PruneConfig, {"budget": "net"}, "budget must be one of .* got 'net'"),
+        (PruneConfig, {"start_step": -1}, "steps must satisfy"),
+        (PruneConfig, {"start_step": 9, "end_step": 8}, "steps must satisfy"),
+        (PruneConfig, {"every": 0}, "every must be >= 1, got 0"),
+        (Epilogue, {"activation": "gelu"}, "unknown activation 'gelu'"),
+        (LayerPlan, {"algorithm": "fft"}, "unknown algorithm 'fft'"),
+        (LayerPlan, {"name": None, "drop": "name"}, "missing .* 'name'"),
+        (ConvShape, {"drop": "k"}, "missing .* 'k'"),
+    ],
+)
+def test_refusals(kind, change, message):
+    start = {CompileConfig: 0, PruneConfig: 2, ConvShape: 4, Epilogue: 5, LayerPlan: 8}
+    data = VALUES[start[kind]].to_json() | change
+    data.pop(data.pop("drop", ""), None)
+    with pytest.raises(ConfigError, match=message):
+        kind.from_json(data)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", '"text"', "null"])
+@pytest.mark.parametrize("kind", [CompileConfig, LayerPlan])
+def test_text_that_is_not_an_object_is_refused(kind, text):
+    with pytest.raises(ConfigError, match=f"{kind.__name__}: expected a JSON object"):
+        kind.from_json(text)
+
+
+def test_a_plan_with_a_bad_shape_is_refused():
+    data = VALUES[-1].to_json()
+    with pytest.raises(ConfigError, match=r"ConvShape: unknown fields \['depth'\]"):
+        LayerPlan.from_json(data | {"conv": data["conv"] | {"depth": 1}})
+    with pytest.raises(ConfigError, match="ConvShape: expected a JSON object"):
+        LayerPlan.from_json(data | {"conv": [1, 2]})
+
+
+def test_every_listed_choice_is_accepted():
+    for activation in ACTIVATIONS:
+        assert Epilogue(activation=activation).activation == activation
+    for algorithm in ALGORITHMS:
+        assert LayerPlan("c", None, 1.0, algorithm).algorithm == algorithm
+    for criterion in CRITERIA:
+        for budget in BUDGETS:
+            assert PruneConfig(criterion=criterion, budget=budget).budget == budget
+
+
+def test_values_are_frozen():
+    with pytest.raises(AttributeError):
+        SHAPE.n = 3
+
+
+def test_output_size_and_flops():
+    assert (SHAPE.oh, SHAPE.ow) == (13 + 0 + 2 - 2, 9 + 1 + 0 - 2)
+    # 2 images, 4 output channels, 13 x 8 outputs, 3 input channels per group, 9 taps.
+    assert SHAPE.direct_flops == 2 * 4 * 13 * 8 * (2 * 3 * 9)
