@@ -1,0 +1,233 @@
+"""One-shot pruning against brute force: the problem, the solution on a support, whole networks."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tvm_sparsewino.errors import PruneError, ShapeError
+from tvm_sparsewino.nn import WinogradConv2d, convert
+from tvm_sparsewino.nn.least_squares import PRIOR, LeastSquares, coefficients_of, keep_largest
+from tvm_sparsewino.nn.second_order import output_gains, prune_network
+
+
+def small_net(groups=1, width=8):
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1, groups=groups),
+        nn.ReLU(),
+        nn.Conv2d(width, 3, 3, padding=1),
+    )
+
+
+def smooth(*shape):
+    """Inputs with most of their power in low frequencies, as photographs have it."""
+    return nn.functional.avg_pool2d(torch.randn(*shape), 3, 1, 1) + 0.1 * torch.randn(*shape)
+
+
+def layer_error(layer, u, x, wanted):
+    changed = copy.deepcopy(layer)
+    with torch.no_grad():
+        changed.weight.copy_(u * changed.scale)
+        return float((changed(x) - wanted).square().sum())
+
+
+@pytest.fixture
+def problem():
+    layer = WinogradConv2d(4, 6, 3, 2, padding=1, groups=2, bias=False, dtype=torch.float64)
+    x = smooth(4, 4, 10, 12).double()
+    wanted = layer(x).detach() + 0.1 * torch.randn(4, 6, 10, 12, dtype=torch.float64)
+    found = LeastSquares(layer)
+    for part_x, part_y in zip(x.split(3), wanted.split(3), strict=True):
+        found.add(part_x, part_y)
+    return layer, x, wanted, found
+
+
+def test_objective_is_the_error_of_the_layers_output(problem):
+    # H and r against the layer itself: a step's change of the quadratic form is its change of the
+    # squared error in the output. The two terms that are added on purpose, the pull towards the
+    # old coefficients and the floor under dead inputs, are taken out. float64, so 1e-9.
+    layer, x, wanted, found = problem
+    u = layer.winograd_weight.detach()
+    step = 0.3 * torch.randn_like(u)
+    expected = layer_error(layer, u + step, x, wanted) - layer_error(layer, u, x, wanted)
+    have = 0.0
+    for g in range(2):
+        part = found.normalised(g)
+        rows = step[:, 3 * g : 3 * g + 3].transpose(1, 2).reshape(-1, 3)
+        d = rows * part.size[:, None]
+        slope = part.hessian @ part.old - part.target
+        change = (d * (part.hessian @ d)).sum() + 2 * (d * slope).sum()
+        have += float(change - PRIOR * d.square().sum())
+    assert have * found.tiles == pytest.approx(expected, rel=1e-9)
+
+
+def test_solution_on_a_support_beats_every_change_of_it(problem):
+    layer, x, wanted, found = problem
+    rows = []
+    for g in range(2):
+        part = found.normalised(g)
+        mask = part.choose(0.6, 20)
+        assert int((~mask).sum()) == round(0.6 * mask.numel())
+        rows.append(part.solve(mask))
+        assert torch.equal(rows[-1] != 0, mask)
+    u = coefficients_of(rows, layer)
+    best = layer_error(layer, u, x, wanted)
+    for _ in range(20):
+        # Steps large enough that the pull towards the old coefficients does not matter.
+        moved = u + 0.05 * torch.randn_like(u) * u.abs().mean() * (u != 0)
+        assert layer_error(layer, moved, x, wanted) > best
+
+
+def test_search_beats_dropping_the_smallest():
+    # Where it counts: a spatially trained kernel under F(4,3), whose coefficients cancel.
+    layer = WinogradConv2d(12, 12, 3, 4, padding=1, bias=False)
+    x = smooth(8, 12, 24, 24)
+    wanted = layer(x).detach()
+    found = LeastSquares(layer)
+    found.add(x, wanted)
+    part = found.normalised(0)
+    masks = part.choose(0.8, 60), keep_largest(part.old.abs(), 0.8)
+    errors = [
+        layer_error(layer, coefficients_of([part.solve(mask)], layer), x, wanted) for mask in masks
+    ]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_important_channels_keep_more(problem):
+    part = problem[3].normalised(0)
+    mask = part.choose(0.5, 20, torch.tensor([1.0, 1.0, 20.0]))
+    left = mask.sum(0)
+    assert left[2] > left[0] and left[2] > left[1]
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.999])
+def test_keep_largest_is_exact_also_among_equals(sparsity):
+    scores = torch.ones(10, 10)
+    scores[0, :5] = 2
+    mask = keep_largest(scores, sparsity)
+    assert int((~mask).sum()) == round(sparsity * 100)
+    if sparsity < 0.9:
+        assert mask[0, :5].all()
+
+
+def test_output_without_a_whole_tile():
+    layer = WinogradConv2d(2, 2, 3, 4, padding=1)
+    with pytest.raises(ShapeError, match="no whole 4x4 tile"):
+        LeastSquares(layer).add(torch.zeros(1, 2, 3, 8), torch.zeros(1, 2, 3, 8))
+
+
+def test_partial_tiles_do_not_count():
+    layer = WinogradConv2d(2, 2, 3, 4, padding=1, bias=False)
+    found = LeastSquares(layer)
+    x = torch.randn(1, 2, 9, 11)
+    found.add(x, layer(x).detach())
+    assert found.tiles == 4
+    part = found.normalised(0)
+    # The layer's own coefficients solve the problem; float32 sums, so 1e-3.
+    misfit = part.hessian @ part.old - part.target
+    assert float(misfit.abs().max() / part.target.abs().max()) < 1e-3
+
+
+def test_no_data_and_zero_data():
+    layer = WinogradConv2d(2, 2, 3, 2, padding=1)
+    with pytest.raises(PruneError, match="no calibration data"):
+        LeastSquares(layer).normalised(0)
+    found = LeastSquares(layer)
+    found.add(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4))
+    with pytest.raises(PruneError, match="zero on all"):
+        found.normalised(0)
+
+
+@pytest.mark.parametrize(("tile", "groups"), [(2, 1), (4, 1), (2, 2)])
+def test_network_keeps_its_function_far_better_than_by_magnitude(tile, groups):
+    dense = convert(small_net(groups), tile).eval()
+    batches = [smooth(4, 3, 24, 24) for _ in range(4)]
+    told = []
+    model = prune_network(
+        copy.deepcopy(dense), batches, 0.6, 30, lambda name, lost: told.append((name, lost))
+    )
+    plain = copy.deepcopy(dense)
+    for layer in (x for x in plain.modules() if isinstance(x, WinogradConv2d)):
+        layer.set_mask(keep_largest(layer.weight.detach().abs(), 0.6))
+    x = smooth(4, 3, 24, 24)
+    with torch.no_grad():
+        want = dense(x)
+        errors = [float((net(x) - want).square().mean()) for net in (model, plain)]
+    assert errors[0] < 0.3 * errors[1]
+    assert [name for name, _ in told] == ["0", "2", "4"]
+    assert all(0 <= lost < 0.5 for _, lost in told)
+    for name in ("0", "2", "4"):
+        layer = model.get_submodule(name)
+        zeros = (layer.winograd_weight == 0).float().mean()
+        assert float(zeros) == pytest.approx(0.6, abs=1 / layer.weight[..., 0].numel())
+        assert torch.equal(layer.mask, layer.winograd_weight != 0)
+
+
+def test_sparsity_per_layer():
+    model = convert(small_net(), 2).eval()
+    shares = {"0": 0.2, "2": 0.8, "4": 0.0}
+    prune_network(model, [smooth(2, 3, 16, 16)], shares, 10)
+    for name, share in shares.items():
+        zeros = (model.get_submodule(name).winograd_weight == 0).float().mean()
+        assert float(zeros) == pytest.approx(share, abs=0.01)
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = WinogradConv2d(2, 2, 3, 2, padding=1)
+        self.other = WinogradConv2d(2, 2, 3, 2, padding=1)
+        self.mode = "twice"
+
+    def forward(self, x):
+        if self.mode == "twice":
+            return self.other(self.conv(self.conv(x)))
+        y = self.conv(x)
+        return (y, self.other(y)) if self.mode == "tuple" else y
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("twice", r"\['conv'\] run several times"),
+        ("skips", r"do not reach layers \['other'\]"),
+        ("tuple", "return a tensor, got tuple"),
+    ],
+)
+def test_networks_that_cannot_be_pruned_in_order(mode, message):
+    model = Twice()
+    model.mode = mode
+    with pytest.raises(PruneError, match=message):
+        output_gains(model, torch.randn(1, 2, 8, 8))
+
+
+def test_bad_requests():
+    model = convert(small_net(), 2)
+    x = [torch.randn(1, 3, 8, 8)]
+    with pytest.raises(PruneError, match="no Winograd layer"):
+        prune_network(small_net(), x, 0.5)
+    with pytest.raises(PruneError, match="no calibration batches"):
+        prune_network(model, [], 0.5)
+    for share in (1.0, -0.1, float("nan")):
+        with pytest.raises(PruneError, match=r"in \[0, 1\)"):
+            prune_network(model, x, share)
+    with pytest.raises(PruneError, match="must be given for layers"):
+        prune_network(model, x, {"0": 0.5})
+    with pytest.raises(PruneError, match="layer '0': its input is zero"):
+        prune_network(model, [torch.zeros(1, 3, 8, 8)], 0.5)
+
+
+def test_a_batch_that_stops_short_names_the_layer():
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = WinogradConv2d(2, 2, 3, 2, padding=1)
+
+        def forward(self, x):
+            return self.conv(x) if x.shape[2] > 4 else x
+
+    with pytest.raises(PruneError, match="layer 'conv': a calibration batch does not reach it"):
+        prune_network(Sometimes(), [torch.randn(1, 2, 8, 8), torch.randn(1, 2, 4, 4)], 0.5)

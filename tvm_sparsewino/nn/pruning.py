@@ -1,0 +1,165 @@
+"""Gradual pruning in the Winograd domain while a network trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import PruneConfig
+from ..errors import PruneError
+from .calibration import is_calibrated, winograd_layers
+from .layers import WinogradConv2d
+from .least_squares import keep_largest
+
+
+class NativePruner:
+    """Raises the sparsity of a network's Winograd layers on a cubic schedule.
+
+    Call :meth:`step` after every ``optimizer.step()``. From ``start_step`` to ``end_step`` the
+    share of zeros rises from ``initial_sparsity`` to ``sparsity``, fast at first (M. Zhu,
+    S. Gupta, arXiv:1710.01878); then the masks stay.
+
+    Criteria, what is smallest goes:
+
+    * "activation": ``|U| rms(V) |A row|``, which is ``|Q|`` once
+      :func:`~tvm_sparsewino.nn.calibration.calibrate` has set the layers' scales.
+    * "white": ``|U|`` times the coordinate's importance under white input.
+    * "authors": after Li, Park and Tang (arXiv:1702.08597) ``|U|`` against a threshold in inverse
+      proportion to ``|A row|``, their gradient term taken as one. No mask while sparsity rises:
+      what is small is set to zero after each step, gradients go on, and a coefficient that grows
+      again lives. They add an L1 term to the loss; :func:`l1_penalty` is that.
+
+    Budgets: "layer" gives every layer the scheduled sparsity; "global" compares scores over all
+    layers, each in units of its layer's rms score.
+
+    With ``regrow`` a masked coefficient keeps its value and may come back at an update, when
+    others have become smaller than it; without, what is gone stays gone.
+
+    Args:
+        model: a network with Winograd layers.
+        config: what to do, and when.
+
+    Raises:
+        PruneError: no Winograd layer, or criterion "activation" on a layer without measured scale.
+    """
+
+    def __init__(self, model: nn.Module, config: PruneConfig) -> None:
+        self.config = config
+        self.layers = winograd_layers(model)
+        self.steps = 0
+        if config.criterion == "activation":
+            missing = sorted(n for n, x in self.layers.items() if not is_calibrated(x))
+            if missing:
+                raise PruneError(
+                    f"criterion 'activation' needs measured scales, layers {missing} have none: "
+                    "calibrate(model, batches) first"
+                )
+
+    @property
+    def target(self) -> float:
+        """The sparsity that the schedule asks for now; 0 before ``start_step``."""
+        c = self.config
+        if self.steps < c.start_step:
+            return 0.0
+        if self.steps >= c.end_step:
+            return float(c.sparsity)
+        left = 1 - (self.steps - c.start_step) / (c.end_step - c.start_step)
+        return c.sparsity + (c.initial_sparsity - c.sparsity) * left**3
+
+    @property
+    def sparsity(self) -> float:
+        """Share of coefficients that are exactly zero now, over all layers."""
+        counts = [(x.winograd_weight == 0).double() for x in self.layers.values()]
+        return float(sum(c.sum() for c in counts) / sum(c.numel() for c in counts))
+
+    @torch.no_grad()
+    def step(self) -> float:
+        """Note one optimiser step and prune where the schedule says so; returns the target."""
+        self.steps += 1
+        c, target = self.config, self.target
+        due = (self.steps - c.start_step) % c.every == 0 or self.steps == c.end_step
+        if target > 0 and self.steps <= c.end_step and due:
+            self._prune(target)
+        elif c.criterion == "authors" and target > 0:
+            self._zero_masked()
+        return target
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs; masks and weights are in the model's own."""
+        return {"steps": self.steps, "config": self.config.to_json()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was taken.
+
+        Raises:
+            PruneError: the state is of another configuration, or none.
+        """
+        steps, config = state.get("steps"), state.get("config")
+        if not isinstance(steps, int) or steps < 0 or config is None:
+            raise PruneError("this is no state of a NativePruner")
+        if PruneConfig.from_json(config) != self.config:
+            raise PruneError(f"expected the state of {self.config}, got one of {config}")
+        self.steps = steps
+
+    def _prune(self, target: float) -> None:
+        scores = {name: self._score(layer) for name, layer in self.layers.items()}
+        if self.config.budget == "layer":
+            masks = {name: keep_largest(score, target) for name, score in scores.items()}
+        else:
+            masks = _keep_largest_of_all(scores, target)
+        frozen = self.steps >= self.config.end_step
+        for name, layer in self.layers.items():
+            if self.config.criterion == "authors":
+                layer.weight.masked_fill_(~masks[name], 0.0)
+                layer.set_mask(masks[name] if frozen else None)
+            else:
+                layer.set_mask(masks[name])
+
+    def _score(self, layer: WinogradConv2d) -> Tensor:
+        # Masked coefficients count with the values they would come back with.
+        u = (layer.weight / layer.scale).abs()
+        if self.config.criterion == "activation":
+            score = layer.weight.abs()
+        elif self.config.criterion == "white":
+            score = u * _per_coordinate(layer.algorithm.importance(), u)
+        else:
+            score = u * _per_coordinate(layer.algorithm.output_gain(), u)
+        if not self.config.regrow and layer.mask is not None:
+            score = torch.where(layer.mask, score, -1.0)
+        return score
+
+    def _zero_masked(self) -> None:
+        for layer in self.layers.values():
+            if layer.mask is not None:
+                layer.weight.masked_fill_(~layer.mask, 0.0)
+
+
+def l1_penalty(model: nn.Module) -> Tensor:
+    """Sum of ``|A row| |U|`` over all Winograd layers: the L1 term of "authors", to be weighted.
+
+    Raises:
+        PruneError: no Winograd layer.
+    """
+    layers = winograd_layers(model).values()
+    return sum(
+        (x.winograd_weight.abs() * _per_coordinate(x.algorithm.output_gain(), x.weight)).sum()
+        for x in layers
+    )
+
+
+def _per_coordinate(values: Any, like: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(like)[:, None, None]
+
+
+def _keep_largest_of_all(scores: Mapping[str, Tensor], target: float) -> dict[str, Tensor]:
+    # The rms is over what is alive: scores below zero mark what must not come back.
+    relative = []
+    for score in scores.values():
+        rms = score.clamp_min(0).square().mean().sqrt().clamp_min(1e-30)
+        relative.append(torch.where(score < 0, score, score / rms).flatten())
+    flat = keep_largest(torch.cat(relative), target)
+    parts = flat.split([score.numel() for score in scores.values()])
+    return {n: part.view(s.shape) for part, (n, s) in zip(parts, scores.items(), strict=True)}
