@@ -64,6 +64,16 @@ def test_objective_is_the_error_of_the_layers_output(problem):
     assert have * found.tiles == pytest.approx(expected, rel=1e-9)
 
 
+def test_mean_error_is_what_the_outputs_lack(problem):
+    layer, x, wanted, found = problem
+    u = layer.winograd_weight.detach() * 1.3
+    changed = copy.deepcopy(layer)
+    with torch.no_grad():
+        changed.weight.mul_(1.3)
+        want = (wanted - changed(x)).mean((0, 2, 3))
+    assert torch.allclose(found.mean_error(u), want, rtol=0, atol=1e-12)
+
+
 def test_solution_on_a_support_beats_every_change_of_it(problem):
     layer, x, wanted, found = problem
     rows = []

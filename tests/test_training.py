@@ -81,10 +81,10 @@ def test_whitened_gradient_is_the_slope_of_whitened_steps():
     value().backward()
     gradient = white.gradient()
     step = 1e-6 * torch.randn_like(gradient)
-    before = float(value())
+    before = float(value().detach())
     white.move(step)
     # Quadratic term: 1e-6 of the linear one.
-    assert float(value()) - before == pytest.approx(float(gradient @ step), rel=1e-3)
+    assert float(value().detach()) - before == pytest.approx(float(gradient @ step), rel=1e-3)
 
 
 def test_move_leaves_pruned_coefficients():
@@ -116,7 +116,7 @@ def test_whitened_adam_repairs_a_disturbed_network():
         loss(model, batches[i % 4]).backward()
         optimizer.step()
     # 40 steps of 0.02 can undo disturbances of 0.3 in every direction; most of the damage goes.
-    assert disturbed > 5 * best
+    assert disturbed > 1.5 * best
     assert total() - best < 0.2 * (disturbed - best)
 
 

@@ -46,12 +46,16 @@ class LeastSquares:
         layer: the layer.
         hessian: H, float32 or float64 [groups, n, n], n = alpha^2 * C/groups, index (xi, c).
         target: r, [groups, n, K/groups].
+        input_sum: sum of V over tiles, [alpha^2, C].
+        output_sum: sum of the wanted outputs over tiles, per position, [m^2, K].
         tiles: tiles seen so far.
     """
 
     layer: WinogradConv2d
     hessian: Tensor = field(init=False)
     target: Tensor = field(init=False)
+    input_sum: Tensor = field(init=False)
+    output_sum: Tensor = field(init=False)
     tiles: int = 0
 
     def __post_init__(self) -> None:
@@ -59,6 +63,8 @@ class LeastSquares:
         groups, n = self.layer.groups, coordinates * cg
         self.hessian = self.layer.weight.new_zeros((groups, n, n))
         self.target = self.layer.weight.new_zeros((groups, n, k // groups))
+        self.input_sum = self.layer.weight.new_zeros((coordinates, cg * groups))
+        self.output_sum = self.layer.weight.new_zeros((self.layer.m**2, k))
 
     @torch.no_grad()
     def add(self, x: Tensor, wanted: Tensor) -> None:
@@ -82,7 +88,18 @@ class LeastSquares:
             y = y.permute(2, 4, 0, 1, 3).reshape(m * m, -1)
             pulled = (at.t() @ y).view(at.shape[1], output.shape[0], -1)
             self._add_tiles(v.flatten(1, 2), pulled)
+            self.input_sum += v.sum((1, 2))
+            self.output_sum += y.view(m * m, output.shape[0], -1).sum(2)
             self.tiles += rows * columns
+
+    def mean_error(self, u: Tensor) -> Tensor:
+        """What the outputs of coefficients u [alpha^2, K, C/groups] lack on average, [K]."""
+        coordinates, k, cg = u.shape
+        groups = self.layer.groups
+        v = self.input_sum.view(coordinates, groups, 1, cg)
+        product = (u.view(coordinates, groups, k // groups, cg) * v).sum(3).view(coordinates, k)
+        missing = self.output_sum - _output_transform(self.layer) @ product
+        return missing.mean(0) / self.tiles
 
     def _add_tiles(self, v: Tensor, pulled: Tensor) -> None:
         """V [alpha^2, tiles, C] and the outputs pulled back through A [alpha^2, K, tiles]."""

@@ -122,7 +122,6 @@ def _prune_layer(
 ) -> None:
     layer: WinogradConv2d = model.get_submodule(name)
     problem = LeastSquares(layer)
-    missed = 0.0
     for x, wanted in _pairs(model, dense, name, batches):
         problem.add(x, wanted if layer.bias is None else wanted - layer.bias.view(-1, 1, 1))
     relative = (gain / gain.mean().clamp_min(1e-30)).clamp(*_GAIN_BOUNDS)
@@ -134,9 +133,7 @@ def _prune_layer(
     layer.weight.copy_(u * layer.scale)
     layer.set_mask(u != 0)
     if layer.bias is not None:
-        for x, wanted in _pairs(model, dense, name, batches):
-            missed = missed + (wanted - layer(x)).mean((0, 2, 3)) / len(batches)
-        layer.bias.add_(missed)
+        layer.bias.add_(problem.mean_error(layer.winograd_weight))
 
 
 def _pairs(model: nn.Module, dense: nn.Module, name: str, batches: Sequence[Any]) -> Any:
