@@ -158,6 +158,11 @@ def test_strided_and_expanded_tensors():
     (a,) = torch.autograd.grad(y.sum(), view, retain_graph=True)  # an expanded gradient
     (b,) = torch.autograd.grad(y, view, torch.ones_like(y))
     assert torch.equal(a, b)
+    permuted = u.permute(2, 1, 0).contiguous().permute(2, 1, 0).requires_grad_()
+    again = functional.winograd_conv2d(view, permuted, None, 4, 3, (1, 1, 1, 1))
+    assert torch.equal(again, y)
+    (c,) = torch.autograd.grad(again.sum(), permuted)
+    assert c.shape == u.shape
 
 
 def test_an_empty_batch():

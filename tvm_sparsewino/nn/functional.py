@@ -219,7 +219,7 @@ def gradients(
     bt, at = transforms(m, r, x.dtype, x.device)
     rows = _grouped(weight, groups)
     padded = padded_map(x, grid) if need_weight else None
-    grad_weight = torch.zeros_like(rows) if need_weight else None
+    grad_weight = weight.new_zeros(rows.shape) if need_weight else None
     grad_padded = x.new_zeros(grid.padded) if need_x else None
     for chunk in grid.chunks(x):
         d_product = product_gradients(grad, grid, chunk, at)

@@ -27,7 +27,7 @@ class FFDNet(nn.Module):
     Args:
         colours: image channels.
         width: channels of the inner convolutions.
-        depth: convolutions, at least 2.
+        depth: convolutions.
     """
 
     def __init__(self, colours: int = 3, width: int = 96, depth: int = 12) -> None:
