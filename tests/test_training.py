@@ -176,7 +176,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, optimiser):
             config,
             folder,
             prune=gradual,
-            evaluate=lambda net: {"norm": float(net[0].weight.norm())},
+            evaluate=lambda net: {"norm": float(net[0].weight.detach().norm())},
             resume=resume,
             progress=False,
         )
