@@ -155,7 +155,7 @@ def test_scratch_rows_never_overlap(coordinates, channels, block, stride):
 
 @given(shapes(), st.integers(0, 40), st.integers(1, 5))
 def test_slices_of_every_block_fit(shape, k_block, width):
-    """Slices of at most ``width`` rows that stay inside of a group and a block, counted one by one."""
+    """Slices of ``width`` rows that stay inside of a group and a block, counted one by one."""
     k_block = min(k_block or shape.k, shape.k)
     most = 0
     for start in range(0, shape.k, k_block):

@@ -177,7 +177,7 @@ class ConvShape(_Checked):
 
 @dataclass(frozen=True)
 class Epilogue(_Checked):
-    """What follows the convolution inside the kernel: bias, residual add, activation, in this order.
+    """What follows the convolution in the kernel: bias, residual add, activation, in this order.
 
     Attributes:
         bias: add a bias per output channel.

@@ -123,7 +123,7 @@ class CookToom:
         return np.outer(gain, gain).ravel()
 
     def output_gain(self) -> np.ndarray:
-        """``|A row i| |A row j|`` per coordinate, float64 [alpha^2]: the output half of the gain."""
+        """``|A row i| |A row j|`` per coordinate, float64 [alpha^2]: the output's part in it."""
         norm = np.linalg.norm(self.arrays()[2], axis=0)
         return np.outer(norm, norm).ravel()
 
@@ -215,5 +215,7 @@ def _expand(roots: Sequence[Fraction], length: int) -> tuple[Fraction, ...]:
     coefficients = [Fraction(1)]
     for root in roots:
         shifted = [Fraction(0), *coefficients]
-        coefficients = [s - root * c for s, c in zip(shifted, [*coefficients, Fraction(0)])]
+        coefficients = [
+            s - root * c for s, c in zip(shifted, [*coefficients, Fraction(0)], strict=True)
+        ]
     return tuple(coefficients + [Fraction(0)] * (length - len(coefficients)))

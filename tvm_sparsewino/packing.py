@@ -63,9 +63,7 @@ def pack(weight: np.ndarray, plan: LayerPlan, lanes: int) -> PackedWeights:
     shape = plan.conv
     expected = (layout.v.coordinates, shape.k, shape.c // shape.groups)
     if weight.shape != expected or weight.dtype != np.float32:
-        raise WeightsError(
-            f"weights must be float32 {expected}, got {weight.dtype} {weight.shape}"
-        )
+        raise WeightsError(f"weights must be float32 {expected}, got {weight.dtype} {weight.shape}")
     if not np.isfinite(weight).all():
         raise WeightsError("weights hold NaN or infinity")
     return PackedWeights(plan, lanes, packer(weight, plan, layout))

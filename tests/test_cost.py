@@ -1,0 +1,131 @@
+"""The cost model: monotone where the work is, and blockings that the kernels can take."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tvm_sparsewino.config import ConvShape, LayerPlan
+from tvm_sparsewino.cook_toom import cook_toom
+from tvm_sparsewino.cost import MAX_K_BLOCK, Blocking, Core, choose_blocking, predict
+from tvm_sparsewino.geometry import kernel_layout
+
+AVX2 = Core()
+AVX512 = Core(lanes=16, vector_registers=32, l2_bytes=1024 * 1024)
+SSE = Core(lanes=4, vector_registers=16, l2_bytes=256 * 1024)
+CORES = [SSE, AVX2, AVX512]
+P = (1, 1, 1, 1)
+# Layers of networks: FFDNet's inner ones on a photo, ResNet-18's, a wide one, and a tiny one.
+LAYERS = [
+    ConvShape(1, 96, 212, 320, 96, 3, P),
+    ConvShape(1, 64, 56, 56, 64, 3, P),
+    ConvShape(1, 256, 14, 14, 256, 3, P),
+    ConvShape(8, 512, 7, 7, 512, 3, P),
+    ConvShape(1, 48, 27, 27, 128, 5, (2, 2, 2, 2)),
+    ConvShape(1, 8, 9, 9, 8, 3, P),
+]
+
+
+@pytest.mark.parametrize("core", CORES, ids=lambda core: f"lanes{core.lanes}")
+@pytest.mark.parametrize("shape", LAYERS, ids=lambda s: f"{s.c}x{s.h}x{s.w}r{s.r}")
+def test_cycles_rise_with_density_and_not_for_dense(shape, core):
+    densities = (0.0, 0.02, 0.1, 0.3, 0.6, 1.0)
+    sparse = [predict(shape, "sparse_winograd", 4, d, core) for d in densities]
+    for a, b in pairwise(sparse):
+        assert a.cycles <= b.cycles
+        assert a.flops_done < b.flops_done
+    assert len({predict(shape, "dense_winograd", 4, d, core) for d in densities}) == 1
+
+
+@pytest.mark.parametrize("core", CORES[1:], ids=lambda core: f"lanes{core.lanes}")
+@pytest.mark.parametrize("shape", LAYERS[:5], ids=lambda s: f"{s.c}x{s.h}x{s.w}r{s.r}")
+@pytest.mark.parametrize("m", [2, 4])
+def test_dense_is_preferred_without_zeros_and_sparse_with_many(shape, m, core):
+    dense = predict(shape, "dense_winograd", m, 1.0, core).cycles
+    assert dense < predict(shape, "sparse_winograd", m, 1.0, core).cycles
+    assert dense > predict(shape, "sparse_winograd", m, 0.1, core).cycles
+
+
+@st.composite
+def shapes(draw):
+    r = draw(st.sampled_from([1, 3, 5]))
+    groups = draw(st.sampled_from([1, 2, 3]))
+    c, k = groups * draw(st.integers(1, 300)), groups * draw(st.integers(1, 300))
+    h, w = r + draw(st.integers(0, 120)), r + draw(st.integers(0, 300))
+    return ConvShape(draw(st.integers(1, 4)), c, h, w, k, r, ((r - 1) // 2,) * 4, groups)
+
+
+@settings(max_examples=25)
+@given(
+    shapes(),
+    st.sampled_from(["sparse_winograd", "dense_winograd"]),
+    st.sampled_from([2, 4, 6]),
+    st.sampled_from([0.0, 0.1, 1.0]),
+    st.sampled_from(CORES),
+)
+def test_blockings_fit_kernels_and_registers(shape, algorithm, m, density, core):
+    cost = predict(shape, algorithm, m, density, core)
+    for part in (cost.input_cycles, cost.gemm_cycles, cost.output_cycles):
+        assert 0 < part < math.inf
+    assert cost.cycles == cost.input_cycles + cost.gemm_cycles + cost.output_cycles
+    blocking = cost.blocking
+    assert blocking == choose_blocking(shape, algorithm, m, density, core)
+    plan = LayerPlan(
+        "layer",
+        shape,
+        density,
+        algorithm,
+        m,
+        blocking.panel_vectors,
+        blocking.k_block,
+        blocking.channel_block,
+        blocking.rows_at_once,
+    )
+    layout = kernel_layout(plan, core.lanes)
+    assert 1 <= blocking.k_block <= shape.k
+    assert layout.k_blocks == 1 or blocking.k_block % 8 == 0
+    if algorithm == "sparse_winograd":
+        # The broadcast value, and what the compiler needs beside it, must find room as well.
+        accumulators = layout.panels.vectors * blocking.rows_at_once
+        assert accumulators <= core.vector_registers - 4
+
+
+@pytest.mark.parametrize("algorithm", ["sparse_winograd", "dense_winograd"])
+@pytest.mark.parametrize("core", CORES, ids=lambda core: f"lanes{core.lanes}")
+def test_products_of_wide_layers_are_never_in_memory_together(core, algorithm):
+    for shape in (LAYERS[2], LAYERS[3]):
+        k_block = choose_blocking(shape, algorithm, 4, 0.2, core).k_block
+        assert k_block <= MAX_K_BLOCK < shape.k
+
+
+def test_flops_are_counted_exactly():
+    """F(2, 3) on one tile of one channel: 16 products, and both transforms' multiply-adds."""
+    shape = ConvShape(1, 1, 4, 4, 1, 3)
+    nonzero = {
+        name: sum(1 for row in getattr(cook_toom(2, 3), name) for c in row if c)
+        for name in ("bt", "at")
+    }
+    assert nonzero == {"bt": 8, "at": 6}
+    for density in (1.0, 0.5):
+        cost = predict(shape, "sparse_winograd", 2, density, AVX2)
+        transforms = 2 * (8 * 4) * 2 // 2 + 2 * (6 * 4)
+        assert cost.flops_done == 2 * 16 * density + transforms
+
+
+def test_more_work_costs_more():
+    small, large = LAYERS[1], ConvShape(2, 64, 56, 56, 64, 3, P)
+    for algorithm in ("sparse_winograd", "dense_winograd"):
+        one, two = (predict(s, algorithm, 4, 0.2, AVX2) for s in (small, large))
+        assert two.cycles == pytest.approx(2 * one.cycles, rel=0.1)
+        assert predict(small, algorithm, 4, 0.2, AVX512).cycles < one.cycles
+
+
+def test_blocking_is_what_a_plan_takes():
+    assert tuple(Blocking.__dataclass_fields__) == (
+        "panel_vectors",
+        "k_block",
+        "channel_block",
+        "rows_at_once",
+    )

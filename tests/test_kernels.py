@@ -1,0 +1,358 @@
+"""Kernels against the float64 oracle.
+
+Tolerance: a bound, not a guess. Every output is a sum of products whose absolute values sum to
+``B``: the same convolution with absolute data, coefficients and transforms. Rounding each operation
+once gives an error of at most about ``depth * 2^-24 * B``, where ``depth`` counts the operations
+in a row that a value goes through. It holds per element, and where ``B`` is 0 it demands 0.
+"""
+
+import dataclasses
+import threading
+from functools import cache
+
+import numpy as np
+import pytest
+
+from tvm_sparsewino import _compat, reference
+from tvm_sparsewino.config import ConvShape, Epilogue, LayerPlan
+from tvm_sparsewino.cook_toom import cook_toom
+from tvm_sparsewino.errors import ConfigError, ShapeError
+from tvm_sparsewino.geometry import kernel_layout
+from tvm_sparsewino.packing import pack
+from tvm_sparsewino.schedules.build import build_conv, kernel_name
+from tvm_sparsewino.schedules.target import parse_target
+from tvm_sparsewino.thread_pool import use_threads
+
+HOST = parse_target("native")
+SAME = (1, 1, 1, 1)
+PLAIN = Epilogue()
+SPARSE, DENSE = "sparse_winograd", "dense_winograd"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One kernel and what it is run with; sizes of the plan that a case does not name are small."""
+
+    shape: ConvShape
+    m: int = 2
+    density: float = 0.4
+    algorithm: str = SPARSE
+    panel_vectors: int = 2
+    k_block: int = 0
+    channel_block: int = 8
+    rows_at_once: int = 1
+    lanes: int = 4
+    epilogue: Epilogue = PLAIN
+    registers: int = 16
+
+    @property
+    def plan(self):
+        return LayerPlan(
+            "layer",
+            self.shape,
+            self.density,
+            self.algorithm,
+            self.m,
+            self.panel_vectors,
+            self.k_block,
+            self.channel_block,
+            self.rows_at_once,
+        )
+
+    def __str__(self):
+        s = self.shape
+        blocking = f"pv{self.panel_vectors}kb{self.k_block}cb{self.channel_block}"
+        padding = "".join(map(str, s.padding))
+        return (
+            f"{self.algorithm[:-9]}-f{self.m}x{s.r}-n{s.n}c{s.c}h{s.h}w{s.w}k{s.k}g{s.groups}"
+            f"p{padding}-d{self.density}-{blocking}R{self.rows_at_once}-l{self.lanes}"
+        )
+
+
+def operands(case, seed=0):
+    """x, U, bias, slope, residual; one row of U and one coordinate are empty as well."""
+    rng = np.random.default_rng(seed)
+    s = case.shape
+    u = rng.standard_normal(((case.m + s.r - 1) ** 2, s.k, s.c // s.groups))
+    u[rng.random(u.shape) >= case.density] = 0
+    if case.density < 1:
+        u[:, s.k // 2], u[1 % len(u)] = 0, 0
+    x = rng.standard_normal((s.n, s.c, s.h, s.w))
+    bias, slope = rng.standard_normal((2, s.k))
+    residual = rng.standard_normal((s.n, s.k, s.oh, s.ow))
+    return [a.astype(np.float32) for a in (x, u, bias, slope, residual)]
+
+
+@cache
+def compiled(plan, epilogue, specs, lanes, registers):
+    func = build_conv(plan, epilogue, specs, lanes, registers)
+    module = _compat.build_module(func, HOST.tvm_target())
+    return module[func.attrs["global_symbol"]]
+
+
+def arguments(case, x, u, bias, slope, residual):
+    """The kernel and its arguments; the output is full of NaN, so what is not written shows."""
+    plan, epilogue, s = case.plan, case.epilogue, case.shape
+    packed = pack(u, plan, case.lanes)
+    kernel = compiled(plan, epilogue, packed.specs, case.lanes, case.registers)
+    arrays = [x, *packed.arrays, *[bias] * epilogue.bias]
+    arrays += [slope] * (epilogue.activation == "prelu") + [residual] * epilogue.residual
+    arrays.append(np.full((s.n, s.k, s.oh, s.ow), np.nan, np.float32))
+    return kernel, [_compat.runtime_tensor(a) for a in arrays]
+
+
+def run(case, *values):
+    kernel, tensors = arguments(case, *values)
+    kernel(*tensors)
+    return tensors[-1].numpy()
+
+
+def activate(epilogue, y, slope):
+    slope = {"prelu": slope[:, None, None], "leaky_relu": epilogue.slope}.get(epilogue.activation)
+    if slope is not None:
+        return np.where(y > 0, y, y * slope)
+    if epilogue.activation == "none":
+        return y
+    return np.clip(y, 0, 6 if epilogue.activation == "relu6" else None)
+
+
+def expected(case, x, u, bias, slope, residual):
+    """The output in float64, and the bound on the error of each of its elements."""
+    s, epilogue, algorithm = case.shape, case.epilogue, cook_toom(case.m, case.shape.r)
+    absolute = {
+        name: tuple(tuple(map(abs, row)) for row in getattr(algorithm, name))
+        for name in ("bt", "g", "at")
+    }
+    y = reference.winograd_conv2d(x, u, algorithm, None, s.padding, s.groups)
+    bound = reference.winograd_conv2d(
+        abs(x), abs(u), dataclasses.replace(algorithm, **absolute), None, s.padding, s.groups
+    )
+    for used, value in ((epilogue.bias, bias[:, None, None]), (epilogue.residual, residual)):
+        if used:
+            y, bound = y + value, bound + abs(value)
+    steepest = max(1, abs(slope).max()) if epilogue.activation == "prelu" else 1
+    depth = 4 * algorithm.alpha + s.c // s.groups + 4
+    return activate(epilogue, y, slope), depth * 2.0**-24 * steepest * bound
+
+
+def check(case):
+    values = operands(case)
+    y, bound = expected(case, *values)
+    out = run(case, *values)
+    error = abs(out - y)
+    assert np.isfinite(out).all(), "outputs not written"
+    assert (error <= bound).all(), f"error {error.max()} where at most {bound.max()} can be"
+
+
+def conv(h, w, c=3, k=4, r=3, padding=SAME, n=1, groups=1):
+    return ConvShape(n, c, h, w, k, r, padding, groups)
+
+
+# Output maps of 1, tile - 1, tile, tile + 1 and primes, both square and long.
+MAPS = [
+    Case(conv(1, 1), m=2),
+    Case(conv(1, 13), m=2, panel_vectors=1),
+    Case(conv(13, 1), m=2, panel_vectors=3),
+    Case(conv(3, 5), m=2, lanes=8),
+    Case(conv(17, 2, n=2), m=2, panel_vectors=3),
+    Case(conv(7, 31), m=3, panel_vectors=3, lanes=8),
+    Case(conv(4, 4, n=5), m=4, panel_vectors=3),
+    Case(conv(3, 3, n=3), m=4, panel_vectors=1),
+    Case(conv(5, 37), m=4, panel_vectors=1),
+    Case(conv(11, 70), m=4, panel_vectors=1, lanes=8),
+    Case(conv(9, 11, n=2), m=4, panel_vectors=3, lanes=8),
+    Case(conv(7, 13), m=6, panel_vectors=1),
+    Case(conv(6, 19), m=6, panel_vectors=3, lanes=8),
+]
+PADDING = [
+    Case(conv(5, 7, padding=(0, 0, 0, 0)), m=2),
+    Case(conv(5, 23, padding=(2, 0, 1, 2)), m=2, panel_vectors=1),
+    Case(conv(6, 9, padding=(0, 2, 2, 0)), m=4),
+    Case(conv(4, 3, padding=(1, 2, 0, 1)), m=4, lanes=8),
+    Case(conv(1, 1, padding=(2, 2, 2, 2)), m=2),
+    Case(conv(1, 2, r=5, padding=(4, 3, 4, 4)), m=2),
+    Case(conv(6, 7, r=5, padding=(0, 4, 3, 1)), m=2),
+]
+FILTERS = [
+    Case(conv(5, 6, r=1, padding=(0, 0, 0, 0)), m=1),
+    Case(conv(5, 6, r=1, padding=(0, 0, 0, 0)), m=4, lanes=8),
+    Case(conv(5, 6, r=2, padding=(1, 0, 0, 1)), m=3),
+    Case(conv(6, 9, r=3), m=1),
+    Case(conv(9, 8, r=5, padding=(2, 2, 2, 2)), m=2, lanes=8),
+    Case(conv(7, 9, r=5, padding=(2, 2, 2, 2)), m=4, panel_vectors=1),
+    Case(conv(8, 9, r=7, padding=(3, 6, 0, 2)), m=2, panel_vectors=1),
+]
+# Channels, groups, blocks of output channels and of scratch, rows together, densities 0 and 1.
+CHANNELS = [
+    Case(conv(5, 9, c=1, k=1), rows_at_once=2),
+    Case(conv(5, 9, c=9, k=7), k_block=3, rows_at_once=2),
+    Case(conv(5, 9, c=9, k=7), k_block=1, channel_block=1, rows_at_once=3),
+    Case(conv(5, 9, c=9, k=7), k_block=5, channel_block=0, lanes=8),
+    Case(conv(5, 9, c=9, k=7), density=0.0, rows_at_once=2),
+    Case(conv(5, 9, c=9, k=7), density=0.0, k_block=4, epilogue=Epilogue(bias=True)),
+    Case(conv(5, 9, c=9, k=7), density=1.0, rows_at_once=3),
+    Case(conv(5, 9, c=17, k=5), density=0.03, rows_at_once=3, channel_block=4),
+    Case(conv(5, 9, c=6, k=9, groups=3, n=2), k_block=4, rows_at_once=2),
+    Case(conv(5, 9, c=6, k=6, groups=6), rows_at_once=3, channel_block=4),
+    Case(conv(5, 9, c=4, k=10, groups=2), k_block=7, channel_block=1, lanes=8),
+]
+DENSES = [
+    Case(conv(1, 1), 2, 1.0, DENSE, rows_at_once=4),
+    Case(conv(9, 23, c=9, k=7, n=2), 2, 1.0, DENSE, 8, rows_at_once=4, k_block=3),
+    Case(conv(9, 11, c=5, k=7), 4, 0.3, DENSE, 3, rows_at_once=2, channel_block=0, lanes=8),
+    Case(conv(9, 11, c=6, k=9, groups=3), 2, 0.0, DENSE, 3, rows_at_once=2, k_block=4),
+    Case(conv(5, 37, c=4, k=10, groups=2), 2, 1.0, DENSE, 1, 7, 1, 8, registers=32),
+    Case(conv(7, 6, c=3, k=3, r=5, padding=(2, 4, 0, 1)), 2, 1.0, DENSE, 2, rows_at_once=3),
+]
+WIDEST = [
+    Case(conv(9, 11, n=2), 2, 0.4, SPARSE, 2, lanes=16, rows_at_once=2, registers=32),
+    Case(conv(5, 67), 4, 0.4, SPARSE, 1, lanes=16, registers=32),
+    Case(conv(9, 11, k=9), 2, 1.0, DENSE, 2, lanes=16, rows_at_once=8, registers=32),
+]
+needs_avx512 = pytest.mark.skipif(HOST.lanes < 16, reason="the host has no 16-lane vectors")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [*MAPS, *PADDING, *FILTERS, *CHANNELS, *DENSES]
+    + [pytest.param(case, marks=needs_avx512) for case in WIDEST],
+    ids=str,
+)
+def test_kernel_is_the_oracle(case):
+    check(case)
+
+
+EPILOGUES = [
+    Epilogue(bias=True),
+    Epilogue(residual=True),
+    Epilogue(activation="relu"),
+    Epilogue(True, True, "relu"),
+    Epilogue(True, False, "relu6"),
+    Epilogue(True, True, "leaky_relu", 0.125),
+    Epilogue(False, True, "prelu"),
+    Epilogue(True, False, "prelu"),
+]
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES, ids=str)
+def test_epilogues(epilogue):
+    """On a map with whole vectors and a tail, and outputs on both sides of 0 and of 6."""
+    case = Case(conv(4, 19, c=12, k=3), epilogue=epilogue, density=0.9)
+    values = operands(case)
+    plain, _ = expected(dataclasses.replace(case, epilogue=PLAIN), *values)
+    assert plain.min() < -6 and plain.max() > 12
+    check(case)
+
+
+def test_spatial_weights_reach_the_stated_accuracy():
+    """The whole way from a 3x3 filter: max error / max |output| below 3 times the estimate."""
+    case = Case(conv(12, 12, c=64, k=2), m=4, density=1.0)
+    x, _, *rest = operands(case)
+    w = np.random.default_rng(1).standard_normal((2, 64, 3, 3)).astype(np.float32)
+    algorithm = cook_toom(4, 3)
+    u = reference.winograd_weight(w, algorithm).astype(np.float32)
+    exact = reference.conv2d(x, w, padding=SAME)
+    error = abs(run(case, x, u, *rest) - exact).max() / abs(exact).max()
+    assert error < 3 * algorithm.error_estimate(64)
+
+
+def test_sparse_and_dense_agree():
+    """Same products, summed in the same order of channels: within twice the bound of one."""
+    sparse = Case(conv(5, 9, c=9, k=7), k_block=3, rows_at_once=2)
+    dense = dataclasses.replace(sparse, algorithm=DENSE)
+    values = operands(sparse)
+    _, bound = expected(sparse, *values)
+    assert (abs(run(sparse, *values) - run(dense, *values)) <= 2 * bound).all()
+
+
+# Panels that are cut in the middle of a batch and a last one that is not full.
+MANY_PANELS = Case(conv(9, 11, n=3, c=9, k=7), m=2, panel_vectors=3, k_block=3, rows_at_once=2)
+
+
+def in_new_thread(threads, work):
+    """``work()`` where TVM's pool has ``threads`` workers: TVM keeps a pool per calling thread."""
+    result = []
+
+    def target():
+        use_threads(threads)
+        result.append(work())
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+    return result[0]
+
+
+@pytest.mark.parametrize("algorithm", [SPARSE, DENSE])
+def test_same_bits_from_run_to_run_and_with_any_number_of_threads(algorithm):
+    case = dataclasses.replace(MANY_PANELS, algorithm=algorithm)
+    values = operands(case)
+    assert kernel_layout(case.plan, case.lanes).panels.count > 3
+    first = run(case, *values)
+    assert np.isfinite(first).all()
+    for threads in (1, 2, 3):
+        for _ in range(2):
+            out = in_new_thread(threads, lambda: run(case, *values))
+            np.testing.assert_array_equal(out, first)
+
+
+@pytest.mark.parametrize("algorithm", [SPARSE, DENSE])
+def test_nothing_is_left_in_the_scratch(algorithm):
+    """A run with NaN everywhere fills the scratch with NaN; the next run must not see any of it."""
+    case = dataclasses.replace(MANY_PANELS, algorithm=algorithm)
+    x, *rest = operands(case)
+    clean = run(case, x, *rest)
+    polluted = run(case, np.full_like(x, np.nan), *rest)
+    assert np.isnan(polluted).any()
+    np.testing.assert_array_equal(run(case, x, *rest), clean)
+
+
+@pytest.mark.parametrize("pixel", [(0, 0), (4, 5), (8, 10), (0, 10), (5, 0)])
+@pytest.mark.parametrize("algorithm", [SPARSE, DENSE])
+def test_a_bad_pixel_stays_in_its_tiles(algorithm, pixel):
+    """NaN in one pixel of image 1: outputs change only in tiles that read it, elsewhere no bit."""
+    case = dataclasses.replace(MANY_PANELS, algorithm=algorithm)
+    s, m, alpha = case.shape, case.m, case.m + 2
+    x, *rest = operands(case)
+    clean = run(case, x, *rest)
+    x[1, 2, pixel[0], pixel[1]] = np.nan
+    out = run(case, x, *rest)
+    reads = np.zeros((s.n, 1, s.oh, s.ow), bool)
+    for y in range(0, s.oh, m):
+        for z in range(0, s.ow, m):
+            inside = (0 <= pixel[0] - (y - 1) < alpha) and (0 <= pixel[1] - (z - 1) < alpha)
+            reads[1, 0, y : y + m, z : z + m] = inside
+    reads = np.broadcast_to(reads, out.shape)
+    np.testing.assert_array_equal(out[~reads], clean[~reads])
+    assert np.isnan(out[1, 0][reads[1, 0]]).any()
+
+
+def test_a_bad_pixel_stays_in_its_group():
+    """Rows of two groups share a slice: padding steps must not read the other group's inputs."""
+    case = Case(conv(5, 9, c=6, k=6, groups=3), rows_at_once=3, density=0.5)
+    x, *rest = operands(case)
+    clean = run(case, x, *rest)
+    x[0, 0] = np.nan
+    out = run(case, x, *rest)
+    np.testing.assert_array_equal(out[:, 2:], clean[:, 2:])
+    assert np.isnan(out[:, :2]).any()
+
+
+def test_a_plan_without_a_kernel_is_refused():
+    plan = LayerPlan("layer", conv(5, 5), 1.0, "left")
+    with pytest.raises(ConfigError, match="no kernel for algorithm 'left'"):
+        build_conv(plan, PLAIN, (), 8, 16)
+
+
+def test_a_shape_without_a_kernel_is_refused():
+    case = Case(conv(5, 5, padding=(3, 1, 1, 1)))
+    with pytest.raises(ShapeError, match=r"must be within 0\.\.2"):
+        build_conv(case.plan, PLAIN, (((1,), "int32"),) * 4, 8, 16)
+
+
+def test_kernel_names_tell_what_they_compute():
+    shape = ConvShape(2, 6, 13, 9, 4, 3, SAME, 2)
+    plan = LayerPlan("c", shape, 0.1, SPARSE, 4)
+    assert kernel_name(plan, PLAIN) == "sparse_winograd_f4x3_c6k4_n2h13w9_g2"
+    full = kernel_name(plan, Epilogue(True, True, "relu6"))
+    assert full == "sparse_winograd_f4x3_c6k4_n2h13w9_g2_bias_add_relu6"
