@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 from .config import ConvShape
 from .cook_toom import CookToom, cook_toom
@@ -17,10 +18,12 @@ from .geometry import CACHE_LINE, Panels, ceil_div, make_panels
 CYCLES_PER_TRANSFORM_OP = 0.75  # vector operations of the transforms, cache misses included
 LOADS_PER_CYCLE = 2.0
 ROW_OVERHEAD = 17.0  # cycles per row of a sparse product: mispredicted exit, prologue, stores
+SEGMENT_OVERHEAD = 80.0  # cycles per row segment and channel: new pages, edges, loop entry
 L2_LINE = 4.0  # cycles to bring one line from L2 into L1
-L3_LINE = 9.0  # the same from L3
+L3_LINE = 5.0  # the same from L3
 CHANNEL_BLOCK = 8
 MAX_PANEL_VECTORS = 12
+MAX_K_BLOCK = 96  # products of more output channels are never in memory together
 FLOAT_BYTES = 4
 
 
@@ -115,10 +118,9 @@ def _candidates(shape: ConvShape, algorithm: str, m: int, core: Core):
         row_bytes = alpha * alpha * panels.stride * FLOAT_BYTES
         left = core.l2_bytes - shape.c * row_bytes
         fitting = max(left, core.l2_bytes // 4) // row_bytes
-        k_block = _even_block(shape.k, max(int(fitting), 8))
-        for rows in rows_choices:
+        for rows, most in product(rows_choices, (max(int(fitting), 8), MAX_K_BLOCK)):
             if algorithm == "dense_winograd" or panels.vectors * rows <= limit:
-                yield Blocking(vectors, k_block, CHANNEL_BLOCK, rows)
+                yield Blocking(vectors, _even_block(shape.k, most), CHANNEL_BLOCK, rows)
 
 
 def _even_block(k: int, most: int) -> int:
@@ -134,8 +136,10 @@ def _cost(
     panels = make_panels(shape, m, core.lanes, blocking.panel_vectors)
     density = density if algorithm == "sparse_winograd" else 1.0
     segment_vectors = panels.total_rows * panels.segment_vectors
-    input_cycles = CYCLES_PER_TRANSFORM_OP * segment_vectors * shape.c * _input_ops(transform)
-    output_cycles = CYCLES_PER_TRANSFORM_OP * segment_vectors * shape.k * _output_ops(transform)
+    overhead = SEGMENT_OVERHEAD * panels.total_rows
+    per_vector = CYCLES_PER_TRANSFORM_OP * segment_vectors
+    input_cycles = shape.c * (per_vector * _input_ops(transform) + overhead)
+    output_cycles = shape.k * (per_vector * _output_ops(transform) + overhead)
     per_row = shape.c // shape.groups * density
     if algorithm == "sparse_winograd":
         per_panel = _sparse_cycles(shape, panels, per_row, blocking)
