@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ _VECTORS = (
 )
 _NARROWEST = (4, 16)
 
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _L1_BYTES = 32 * 1024
 _L2_BYTES = 512 * 1024
 _L2_BYTES_AVX512 = 1024 * 1024
@@ -67,7 +67,7 @@ def parse_target(text: str) -> CpuTarget:
         raise TargetError(f"target {text!r}: {EXPECTED}")
     if text.strip() == "native":
         return _describe(host_cpu())
-    kind, *options = shlex.split(text) or [""]
+    kind, *options = text.split() or [""]
     if kind != "llvm":
         raise TargetError(f"target {text!r}: {EXPECTED}")
     mcpu = ""
@@ -115,7 +115,7 @@ def _describe(mcpu: str) -> CpuTarget:
 
 def _host_cache_bytes(level: int) -> int:
     """Size of the host's data cache of this level, 0 where the system does not tell."""
-    for entry in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+    for entry in sorted(_CACHES.glob("index*")):
         try:
             kind = (entry / "type").read_text().strip()
             if kind != "Instruction" and int((entry / "level").read_text()) == level:
