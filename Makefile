@@ -1,5 +1,7 @@
 # Every goal makes .venv when it is missing or older than what it is made from; otherwise it starts
-# at once. PYTHON=python3.12 make test uses another interpreter.
+# at once. Another interpreter in an environment of its own:
+#   make test PYTHON=python3.12 VENV=.venv-3.12
+# The pinned packages need Python 3.11 or later.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -12,7 +14,7 @@ demo: $(STAMP)
 	$(BIN)/sparsewino demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
