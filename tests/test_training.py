@@ -1,6 +1,7 @@
 """Whitened Adam, the loop with its checkpoints and log, patches, and the FFDNet recipe in small."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -338,3 +339,19 @@ def test_ffdnet_recipe_resumes_and_writes_a_pruned_file(tmp_path, small_ffdnet):
     assert again.read_bytes() == path.read_bytes()
     once = train_ffdnet(config, tmp_path / "b", resume=False, photos=photos, progress=False)
     assert once.read_bytes() == path.read_bytes()
+    other = dataclasses.replace(config, sparsity=0.5)
+    with pytest.raises(ConfigError, match="another configuration"):
+        train_ffdnet(other, tmp_path / "b", photos=photos, progress=False)
+
+
+def test_ffdnet_recipe_without_training_takes_a_pruned_file_as_it_is(tmp_path, small_ffdnet):
+    photos = {"a": torch.rand(3, 48, 48)}
+    config = FFDNetTraining(
+        sparsity=0.6, tile=2, calibration_patches=2, iterations=2, steps=0, batch=2, patch=24
+    )
+    path = train_ffdnet(config, tmp_path / "a", photos=photos, progress=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "pruned.safetensors").write_bytes(path.read_bytes())
+    other = dataclasses.replace(config, sparsity=0.3)
+    again = train_ffdnet(other, tmp_path / "b", photos=photos, progress=False)
+    assert again.read_bytes() == path.read_bytes()

@@ -13,8 +13,9 @@ Either stage goes on where it was stopped.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from .second_order import prune_network
 from .training import TrainConfig, Trainer
 from .weights_io import load_into, save_model
 
+CONFIG = "config.json"
 PRUNED = "pruned.safetensors"
 RESULT = "ffdnet_winograd.safetensors"
 
@@ -94,7 +96,9 @@ def train_ffdnet(
 ) -> Path:
     """Prune and train FFDNet; returns the weights file, ``ffdnet_winograd.safetensors``.
 
-    The folder also gets the one-shot result, a checkpoint and ``log.jsonl``.
+    The folder also gets the configuration, the one-shot result, a checkpoint and ``log.jsonl``.
+    A pruned network put there as ``pruned.safetensors`` beforehand is trained further instead of
+    pruning anew.
 
     Args:
         config: what to do.
@@ -107,6 +111,7 @@ def train_ffdnet(
 
     Raises:
         MissingExtra: the pretrained weights' package or scikit-image is missing.
+        ConfigError: the folder holds a run with another configuration.
         WeightsError: the folder holds a checkpoint of another run.
     """
     out_dir = Path(out_dir)
@@ -115,12 +120,24 @@ def train_ffdnet(
     photos = load_photos() if photos is None else photos
     if not resume:
         (out_dir / PRUNED).unlink(missing_ok=True)
+        (out_dir / CONFIG).unlink(missing_ok=True)
+    _same_run(config, out_dir / CONFIG)
     model = _pruned(dense, config, photos, out_dir / PRUNED, progress)
     if config.steps:
         _fine_tuned(model, dense, config, photos, out_dir, resume, evaluate, progress)
     with replacing(out_dir / RESULT) as beside:
         save_model(model, beside)
     return out_dir / RESULT
+
+
+def _same_run(config: FFDNetTraining, path: Path) -> None:
+    """Keep the configuration beside the results, or compare it with the one that is there."""
+    text = json.dumps(asdict(config), indent=1) + "\n"
+    if not path.exists():
+        with replacing(path) as beside:
+            beside.write_text(text)
+    elif path.read_text() != text:
+        raise ConfigError(f"{path.parent} holds a run with another configuration, see {path}")
 
 
 def _pruned(
