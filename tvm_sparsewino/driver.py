@@ -136,7 +136,7 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Execut
         except Exception as error:  # from dlopen, through TVM
             raise ArtefactError(f"cannot be loaded: {error}") from error
     threads = default_threads() if num_threads is None else num_threads
-    return Executable(module, description, threads)
+    return Executable(module, description, threads, path)
 
 
 def _signature(mod: IRModule) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...], bool]:

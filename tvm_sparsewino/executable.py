@@ -29,11 +29,19 @@ class Executable:
         built: what TVM compiled or loaded.
         description: what it is.
         num_threads: threads that a call uses, the calling one included.
+        source: the file it was loaded from, None when it was compiled here.
     """
 
-    def __init__(self, built: Any, description: Description, num_threads: int) -> None:
+    def __init__(
+        self,
+        built: Any,
+        description: Description,
+        num_threads: int,
+        source: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._built = built
         self._description = description
+        self._source = source
         self._local = threading.local()
         self.num_threads = num_threads
 
@@ -97,8 +105,11 @@ class Executable:
         """Write code, weights, plan and description to one file; needs a C++ compiler.
 
         Raises:
-            ArtefactError: the name does not end with .so, or the file cannot be written.
+            ArtefactError: the name does not end with .so, the file cannot be written, or the
+                network was itself loaded from a file.
         """
+        if self._source is not None:
+            raise ArtefactError(f"{path}: loaded from {self._source}; copy that file instead")
         write_artefact(path, lambda file: export_library(self._built, file), self._description)
 
     def _function(self) -> Any:
