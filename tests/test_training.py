@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, optimiser):
     if optimiser == "gradual":
         start = copy.deepcopy(dense)
         calibrate(start, batches)
-    config = TrainConfig(9, warmup=2, log_every=2, save_every=3)
+    config = TrainConfig(9, warmup=2, log_every=2, save_every=3, average=0.9)
     gradual = PruneConfig(sparsity=0.5, end_step=6) if optimiser == "gradual" else None
 
     def run(folder, kill_at=None, resume=True):
@@ -251,10 +251,37 @@ def test_rates():
     assert TrainConfig(10, warmup=0).rate(0) == 1
 
 
+def test_the_mean_is_what_is_evaluated_and_returned(tmp_path):
+    # One parameter that jumps by one per step: SGD on a constant slope.
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.zero_()
+    seen = []
+    fine_tune(
+        model,
+        torch.optim.SGD(model.parameters(), 1.0),
+        lambda step: torch.ones(1, 1),
+        lambda net, x: -net(x).sum(),
+        TrainConfig(3, warmup=0, final=1.0, log_every=1, average=0.5),
+        tmp_path,
+        evaluate=lambda net: {"w": seen.append(float(net.weight.detach()))},
+        progress=False,
+    )
+    # Decays 1/10, 2/11 and 3/12 while the mean is young: all below 0.5.
+    want = [0.0]
+    for step in range(3):
+        decay = (step + 1) / (step + 10)
+        want.append(decay * want[-1] + (1 - decay) * (step + 1))
+    assert seen == pytest.approx(want)
+    assert float(model.weight.detach()) == pytest.approx(want[-1])
+
+
 def test_options_out_of_range():
     for bad in ({"steps": 0}, {"steps": 1, "save_every": 0}, {"steps": 1, "warmup": -1}):
         with pytest.raises(ConfigError, match="at least 1"):
             TrainConfig(**bad)
+    with pytest.raises(ConfigError, match="average"):
+        TrainConfig(1, average=1.0)
     with pytest.raises(ConfigError, match="final"):
         TrainConfig(1, final=2)
     with pytest.raises(ConfigError, match="sparsity"):

@@ -38,6 +38,8 @@ class TrainConfig:
         final: learning rate at the end, as a share of the initial one (cosine between).
         log_every: steps between two log entries, each with an evaluation.
         save_every: steps between two checkpoints.
+        average: decay per step of a running mean of all parameters, in [0, 1). The mean is what
+            is evaluated and returned: it loses the jitter of the last steps. 0 is no mean.
     """
 
     steps: int
@@ -45,12 +47,15 @@ class TrainConfig:
     final: float = 0.03
     log_every: int = 100
     save_every: int = 100
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.steps, self.log_every, self.save_every) < 1 or self.warmup < 0:
             raise ConfigError(f"steps and intervals must be at least 1, got {self}")
         if not 0 <= self.final <= 1:
             raise ConfigError(f"final must be in [0, 1], got {self.final!r}")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"average must be in [0, 1), got {self.average!r}")
 
     def rate(self, step: int) -> float:
         """The learning rate at ``step``, counted from 0, as a share of the initial one."""
@@ -90,6 +95,7 @@ class Trainer:
         self.seconds = 0.0
         self._mean_loss: float | None = None
         self._mean_norm: float | None = None
+        self._mean = [p.detach().clone() for p in self.model.parameters()]
         self._initial = [group["lr"] for group in self.optimizer.param_groups]
 
     def run(self, resume: bool = True, progress: bool = True) -> nn.Module:
@@ -120,6 +126,7 @@ class Trainer:
                 if done or self.step % self.config.save_every == 0:
                     self._save(path)
                 bar.update(task, completed=self.step, note=f"loss {self._mean_loss:.4g}")
+        self._exchange()
         return self.model
 
     def _one_step(self) -> None:
@@ -133,6 +140,7 @@ class Trainer:
         self.optimizer.step()
         if self.pruner is not None:
             self.pruner.step()
+        self._update_mean()
         value = float(loss.detach())
         mean = value if self._mean_loss is None else self._mean_loss
         self._mean_loss = 0.97 * mean + 0.03 * value
@@ -149,12 +157,29 @@ class Trainer:
         mixed = _CUT_MEMORY * mean + (1 - _CUT_MEMORY) * norm
         self._mean_norm = min(mixed, 1.2 * mean)
 
+    @torch.no_grad()
+    def _update_mean(self) -> None:
+        # Early on the mean is over what there is, so that it does not cling to the start.
+        decay = min(self.config.average, (self.step + 1) / (self.step + 10))
+        for mean, parameter in zip(self._mean, self.model.parameters(), strict=True):
+            mean.lerp_(parameter, 1 - decay if self.config.average else 1.0)
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """Swap the parameters with their running mean."""
+        for mean, parameter in zip(self._mean, self.model.parameters(), strict=True):
+            current = parameter.clone()
+            parameter.copy_(mean)
+            mean.copy_(current)
+
     def _log(self) -> None:
         record = {"step": self.step, "seconds": round(self.seconds, 2), "loss": self._mean_loss}
         if self.pruner is not None:
             record["sparsity"] = self.pruner.sparsity
         if self.evaluate is not None:
+            self._exchange()
             record.update(self.evaluate(self.model))
+            self._exchange()
         with (self.folder / LOG).open("a") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -175,6 +200,7 @@ class Trainer:
             "config": asdict(self.config),
             "step": self.step,
             "seconds": self.seconds,
+            "mean": self._mean,
             "mean_loss": self._mean_loss,
             "mean_norm": self._mean_norm,
         }
@@ -199,6 +225,7 @@ class Trainer:
         if self.pruner is not None:
             self.pruner.load_state_dict(state["pruner"])
         self.step, self.seconds = step, state["seconds"]
+        self._mean = state["mean"]
         self._mean_loss, self._mean_norm = state["mean_loss"], state["mean_norm"]
 
 
