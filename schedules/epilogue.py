@@ -40,9 +40,10 @@ class EpilogueOperands:
         if kind == "none":
             return value
         if kind in ("relu", "relu6"):
-            value = tir.max(value, zero)
-            return value if kind == "relu" else tir.min(value, tvm_ir.broadcast(6.0, lanes))
+            # The constant comes first: the comparison is then false for NaN, which passes through.
+            value = tir.max(zero, value)
+            return value if kind == "relu" else tir.min(tvm_ir.broadcast(6.0, lanes), value)
         slope = self.slope[k] if kind == "prelu" else float(self.epilogue.slope)
         value = tvm_ir.bind(value)
-        negative = tir.min(value, zero) * tvm_ir.broadcast(slope, lanes)
-        return tir.max(value, zero) + negative
+        negative = tir.min(zero, value) * tvm_ir.broadcast(slope, lanes)
+        return tir.max(zero, value) + negative

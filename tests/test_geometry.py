@@ -63,6 +63,12 @@ def test_padding_that_is_refused(padding):
         as_padding(padding)
 
 
+@pytest.mark.parametrize("padding", [1.5, (0.5, 1), ("same",), None])
+def test_padding_that_is_no_integer(padding):
+    with pytest.raises(ShapeError, match="padding must be integers, got"):
+        as_padding(padding)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -72,8 +78,9 @@ def test_padding_that_is_refused(padding):
         ({"k": 7}, "4>7 channels do not divide into 2 groups"),
         ({"h": 2, "padding": (0, 1, 0, 1)}, "a 2x8 map is smaller than the filter 3"),
         ({"w": 1, "padding": (1, 0, 1, 1)}, "a 8x1 map is smaller than the filter 3"),
-        ({"padding": (1, 3, 1, 1)}, r"padding .* must be within 0\.\.2"),
-        ({"padding": (1, 1, -1, 1)}, r"padding .* must be within 0\.\.2"),
+        ({"padding": (1, 3, 1, 1)}, r"padding .* must be four numbers in 0\.\.2"),
+        ({"padding": (1, 1, -1, 1)}, r"padding .* must be four numbers in 0\.\.2"),
+        ({"padding": (1, 1)}, r"must be four numbers in 0\.\.2"),
         ({"h": 2**15, "w": 2**14}, "too large for 32-bit indices"),
         ({"k": 2**26}, "too large for 32-bit indices"),
     ],

@@ -346,7 +346,7 @@ def test_a_plan_without_a_kernel_is_refused():
 
 def test_a_shape_without_a_kernel_is_refused():
     case = Case(conv(5, 5, padding=(3, 1, 1, 1)))
-    with pytest.raises(ShapeError, match=r"must be within 0\.\.2"):
+    with pytest.raises(ShapeError, match=r"must be four numbers in 0\.\.2"):
         build_conv(case.plan, PLAIN, (((1,), "int32"),) * 4, 8, 16)
 
 
@@ -356,3 +356,11 @@ def test_kernel_names_tell_what_they_compute():
     assert kernel_name(plan, PLAIN) == "sparse_winograd_f4x3_c6k4_n2h13w9_g2"
     full = kernel_name(plan, Epilogue(True, True, "relu6"))
     assert full == "sparse_winograd_f4x3_c6k4_n2h13w9_g2_bias_add_relu6"
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6", "leaky_relu", "prelu"])
+def test_an_activation_keeps_nan(activation):
+    s = ConvShape(1, 2, 6, 6, 2, 3, (1, 1, 1, 1))
+    case = Case(s, 4, 1.0, epilogue=Epilogue(bias=True, activation=activation, slope=0.1))
+    x, *rest = operands(case)
+    assert np.isnan(run(case, np.full_like(x, np.nan), *rest)).all()

@@ -87,6 +87,8 @@ class CompileConfig(_Checked):
     panel_vectors: int = 0
 
     def __post_init__(self) -> None:
+        given = self.winograd_for_dense
+        _check(isinstance(given, bool), f"winograd_for_dense must be a bool, got {given!r}")
         _check(self.max_tile in (2, 4, 6), f"max_tile must be 2, 4 or 6, got {self.max_tile!r}")
         _check(self.min_channels >= 1, f"min_channels must be >= 1, got {self.min_channels!r}")
         _check(
@@ -231,6 +233,10 @@ class LayerPlan(_Checked):
 
     def __post_init__(self) -> None:
         _check(self.algorithm in ALGORITHMS, f"unknown algorithm {self.algorithm!r}")
+        _check(0 <= self.density <= 1, f"density must be in [0, 1], got {self.density!r}")
+        _check(self.rows_at_once >= 1, f"rows_at_once must be >= 1, got {self.rows_at_once!r}")
+        sizes = (self.m, self.panel_vectors, self.k_block, self.channel_block)
+        _check(min(sizes) >= 0, f"sizes must not be negative, got {sizes}")
 
     @classmethod
     def from_json(cls, data: dict[str, Any] | str) -> LayerPlan:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import index
 
 from .config import ConvShape, LayerPlan
 from .errors import ShapeError
 
 CACHE_LINE = 16  # float32 per 64-byte line
 QUAD = 4  # float32 per 128-bit quarter: the unit of the transforms' loads
+SIDES = 4  # of a map: top, left, bottom, right
 INDEX_LIMIT = 2**31  # kernels index with int32
 
 
@@ -33,9 +35,12 @@ def as_padding(padding: int | tuple[int, ...]) -> tuple[int, int, int, int]:
     """Padding given as one, two (vertical, horizontal) or four numbers -> (top, left, bottom, right).
 
     Raises:
-        ShapeError: another count, or a negative number.
+        ShapeError: another count, or one that is no integer or negative.
     """
-    values = (padding,) if isinstance(padding, int) else tuple(int(p) for p in padding)
+    try:
+        values = tuple(map(index, (padding,) if isinstance(padding, int) else padding))
+    except TypeError as error:
+        raise ShapeError(f"padding must be integers, got {padding!r}") from error
     sides = {1: values * 4, 2: values * 2, 4: values}.get(len(values))
     if sides is None or min(sides) < 0:
         raise ShapeError(f"padding must be 1, 2 or 4 numbers >= 0, got {padding!r}")
@@ -53,10 +58,10 @@ def check_shape(shape: ConvShape) -> None:
         raise ShapeError(f"every dimension must be at least 1: {shape}")
     if shape.c % shape.groups or shape.k % shape.groups:
         raise ShapeError(f"{shape.c}>{shape.k} channels do not divide into {shape.groups} groups")
+    if len(shape.padding) != SIDES or not all(0 <= p < shape.r for p in shape.padding):
+        raise ShapeError(f"padding {shape.padding} must be four numbers in 0..{shape.r - 1}")
     if shape.oh < 1 or shape.ow < 1:
         raise ShapeError(f"a {shape.h}x{shape.w} map is smaller than the filter {shape.r}")
-    if not 0 <= min(shape.padding) <= max(shape.padding) < shape.r:
-        raise ShapeError(f"padding {shape.padding} must be within 0..{shape.r - 1}")
     biggest = shape.n * max(shape.c * shape.h * shape.w, shape.k * shape.oh * shape.ow)
     if biggest >= INDEX_LIMIT:
         raise ShapeError(f"a tensor of {biggest} elements is too large for 32-bit indices")
