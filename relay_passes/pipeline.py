@@ -14,6 +14,7 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
+from .._compat import module_text
 from ..config import CompileConfig, LayerPlan
 from .fold_batch_norm import FoldBatchNorm
 from .plan_layers import as_cpu_target
@@ -110,4 +111,4 @@ def _sparsify(
 
 def _dump(mod: IRModule, folder: str | os.PathLike[str] | None, number: int, name: str) -> None:
     if folder is not None:
-        (Path(folder) / f"{number:02d}_{name}.py").write_text(mod.script(show_meta=False))
+        (Path(folder) / f"{number:02d}_{name}.py").write_text(module_text(mod))

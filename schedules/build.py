@@ -103,6 +103,4 @@ def _emit_panels(
                 emit_sparse_gemm(weights, v, product, block, plan, layout)
             else:
                 emit_dense_gemm(weights, v, product, block, plan, layout, vector_registers)
-            emit_output_transform(
-                product, output, block, panel, shape, layout, algorithm, epilogue
-            )
+            emit_output_transform(product, output, block, panel, shape, layout, algorithm, epilogue)

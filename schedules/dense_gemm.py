@@ -86,9 +86,7 @@ def _emit_register_block(
                 T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [at(row, i)])
         with T.serial(0, channels) as channel:
             base = tvm_ir.bind(layout.v.channel_offset(first_input + channel) + v_base)
-            xs = [
-                tvm_ir.bind(v[tvm_ir.ramp(base + i * lanes, 1, lanes)]) for i in range(count)
-            ]
+            xs = [tvm_ir.bind(v[tvm_ir.ramp(base + i * lanes, 1, lanes)]) for i in range(count)]
             for row in range(width):
                 weight = values[(value_base + channel) * width + row]
                 value = tvm_ir.bind(tvm_ir.broadcast(weight, lanes))

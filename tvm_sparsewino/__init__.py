@@ -7,7 +7,6 @@ from typing import Any
 
 from ._version import __version__
 
-
 # Public name -> module that defines it; loaded on first use, so that importing stays light.
 _PUBLIC = {
     "CompileConfig": "config",
@@ -19,7 +18,16 @@ _PUBLIC = {
     "load": "driver",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "CompileConfig",
+    "LayerPlan",
+    "PruneConfig",
+    "SparseWinoError",
+    "__version__",
+    "compile",
+    "import_torch",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

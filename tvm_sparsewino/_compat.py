@@ -50,6 +50,7 @@ __all__ = [
     "local_buffer",
     "loop_extent",
     "make_target",
+    "module_text",
     "prim_func",
     "ramp",
     "runtime_tensor",
@@ -130,6 +131,10 @@ def child_blocks(sch: s_tir.Schedule) -> list[Any]:
     return list(sch.get_child_blocks(sch.get_sblock("root")))
 
 
+# The node around a block; 0.26 keeps it with the other statements.
+_SBlockRealize = getattr(s_tir, "SBlockRealize", None) or tir.SBlockRealize
+
+
 def block_loops(sch: s_tir.Schedule, block: Any) -> tuple[list[Any], list[Any]] | None:
     """The spatial and the reduction loops of a block, outermost first.
 
@@ -138,7 +143,7 @@ def block_loops(sch: s_tir.Schedule, block: Any) -> tuple[list[Any], list[Any]] 
     """
     loops = sch.get_loops(block)
     realize = sch.get(loops[-1]).body if loops else None
-    if not isinstance(realize, s_tir.SBlockRealize) or len(realize.iter_values) != len(loops):
+    if not isinstance(realize, _SBlockRealize) or len(realize.iter_values) != len(loops):
         return None
     by_variable = {sch.get(loop).loop_var: loop for loop in loops}
     kinds: dict[int, list[Any]] = {tir.IterVar.DataPar: [], tir.IterVar.CommReduce: []}
@@ -257,6 +262,14 @@ def cpu_features(target: tvm.target.Target) -> frozenset[str]:
 def dict_attrs(**values: Any) -> tvm.ir.Attrs:
     """Attributes of a call as a dictionary of numbers, strings and lists of them."""
     return tvm.ir.make_node("ir.DictAttrs", **values)
+
+
+def module_text(mod: tvm.IRModule) -> str:
+    """A module as TVMScript, large constants left out."""
+    try:
+        return mod.script(show_meta=False)
+    except TypeError:  # 0.26 cannot print calls with attributes of operators from outside of TVM
+        return f"# TVM {tvm.__version__} cannot print this module.\n"
 
 
 def tensor_dtype(ty: tvm.relax.TensorType) -> str:

@@ -152,9 +152,7 @@ def _cost(
     return Cost(input_cycles, per_panel * panels.count, output_cycles, int(flops), blocking)
 
 
-def _sparse_cycles(
-    shape: ConvShape, panels: Panels, per_row: float, blocking: Blocking
-) -> float:
+def _sparse_cycles(shape: ConvShape, panels: Panels, per_row: float, blocking: Blocking) -> float:
     """Load-bound: one load per multiply-add and one for the value; then each row's overhead."""
     rows = panels.alpha**2 * shape.k
     step = (panels.vectors + 1) / LOADS_PER_CYCLE

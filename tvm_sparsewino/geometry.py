@@ -32,7 +32,7 @@ def round_up(a: int, b: int) -> int:
 
 
 def as_padding(padding: int | tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Padding given as one, two (vertical, horizontal) or four numbers -> (top, left, bottom, right).
+    """Padding as (top, left, bottom, right) from one, two (vertical, horizontal) or four numbers.
 
     Raises:
         ShapeError: another count, or one that is no integer or negative.
@@ -74,7 +74,7 @@ class Panels:
     Attributes:
         m, alpha, lanes: outputs and inputs per tile and dimension; tiles per vector.
         tiles_y, tiles_x: tiles of one image.
-        segment_tiles: tiles of a row segment; a multiple of ``lanes`` if there are several in a row.
+        segment_tiles: tiles of a row segment; a multiple of ``lanes`` if a row has several.
         segments: row segments in a tile row.
         rows: row segments in a panel.
         total_rows: row segments altogether.
