@@ -43,22 +43,22 @@ def test_any_number_in_any_order_and_no_core_is_taken():
 
 def test_a_pool_that_tvm_made_before_is_no_silent_limit():
     program = """
-    import tvm
+    import os, tvm
     from tvm_ffi import get_global_func
     from tvm_sparsewino.errors import ConfigError
-    from tvm_sparsewino.thread_pool import use_threads
+    from tvm_sparsewino.thread_pool import settled_threads, use_threads
     get_global_func("runtime.NumThreads")()
     try:
         use_threads(2)
     except ConfigError as error:
         print(str(error).replace(" ", "_"))
-    use_threads(1)
-    print(get_global_func("runtime.NumThreads")())
+    os.environ["TVM_NUM_THREADS"] = "2"
+    print(settled_threads(None), settled_threads(1))
     """
-    message, threads = python(program, TVM_NUM_THREADS="1")
+    message, *threads = python(program, TVM_NUM_THREADS="1")
     assert "2_threads_were_asked_for" in message
     assert message.endswith("set_TVM_NUM_THREADS=2_before_TVM_first_runs")
-    assert threads == "1"
+    assert threads == ["1", "1"]  # the default takes what there is
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, "2", None])
@@ -67,9 +67,13 @@ def test_numbers_that_are_none(number):
         thread_pool.use_threads(number)
 
 
-def test_the_default_is_the_variable_or_all_cores(monkeypatch):
+def test_the_default_is_a_variable_or_all_cores(monkeypatch):
     monkeypatch.setenv("TVM_NUM_THREADS", "7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert thread_pool.default_threads() == 7
+    monkeypatch.delenv("TVM_NUM_THREADS")
+    assert thread_pool.default_threads() == 5
+    monkeypatch.delenv("OMP_NUM_THREADS")
     for value in ("", "0", "many"):
         monkeypatch.setenv("TVM_NUM_THREADS", value)
         assert thread_pool.default_threads() == thread_pool.available_cores() >= 1

@@ -26,7 +26,7 @@ from .relay_passes.plan_layers import as_cpu_target
 from .relay_passes.plan_layers import plan as plan_layers
 from .schedules.cpu_features import instruction_sets, missing_on_host
 from .schedules.target import CpuTarget
-from .thread_pool import default_threads, use_threads
+from .thread_pool import settled_threads
 
 ENTRY = "main"
 
@@ -82,7 +82,8 @@ def compile(
         mod: a module in Relax whose function "main" takes and returns tensors of static shapes.
         target: "native", "llvm" or "llvm -mcpu=NAME".
         config: options; the defaults if None.
-        num_threads: threads that a call uses; TVM_NUM_THREADS or all available cores if None.
+        num_threads: threads that a call uses. None means TVM_NUM_THREADS, else OMP_NUM_THREADS,
+            else all cores this process may use; fewer if TVM made a smaller pool before.
         plan: one plan per convolution; made here if None.
         dump_dir: a folder that gets the module after every phase, made if missing.
 
@@ -93,8 +94,7 @@ def compile(
     """
     autoload()
     cpu = as_cpu_target(target)
-    threads = default_threads() if num_threads is None else num_threads
-    use_threads(threads)  # first: folding constants runs code, which makes TVM's pool
+    threads = settled_threads(num_threads)  # first: folding constants makes TVM's pool
     inputs, outputs, returns_tuple = _signature(mod)
     if dump_dir is not None:
         Path(dump_dir).mkdir(parents=True, exist_ok=True)
@@ -135,8 +135,7 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Execut
             module = load_module(os.path.abspath(path))
         except Exception as error:  # from dlopen, through TVM
             raise ArtefactError(f"cannot be loaded: {error}") from error
-    threads = default_threads() if num_threads is None else num_threads
-    return Executable(module, description, threads, path)
+    return Executable(module, description, settled_threads(num_threads), path)
 
 
 def _signature(mod: IRModule) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...], bool]:

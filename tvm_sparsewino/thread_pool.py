@@ -23,9 +23,12 @@ _current = threading.local()
 
 
 def default_threads() -> int:
-    """TVM_NUM_THREADS if it is set to a positive number, else the cores this process may use."""
-    value = os.environ.get(_THREADS, "")
-    return int(value) if value.isdigit() and int(value) > 0 else available_cores()
+    """TVM_NUM_THREADS or OMP_NUM_THREADS, as TVM reads them, else the cores of this process."""
+    for variable in (_THREADS, "OMP_NUM_THREADS"):
+        value = os.environ.get(variable, "")
+        if value.isdigit() and int(value) > 0:
+            return int(value)
+    return available_cores()
 
 
 def available_cores() -> int:
@@ -33,6 +36,22 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def settled_threads(wanted: int | None) -> int:
+    """How many threads a network shall use, and let the calling thread use that many.
+
+    Args:
+        wanted: the number; None means :func:`default_threads`, or as many as TVM's pool in this
+            thread has if that was made smaller before.
+
+    Raises:
+        ConfigError: as :func:`use_threads`, for a number that is given.
+    """
+    if wanted is None:
+        return _configure(default_threads())
+    use_threads(wanted)
+    return wanted
 
 
 def use_threads(threads: int) -> None:
@@ -47,15 +66,20 @@ def use_threads(threads: int) -> None:
         raise ConfigError(f"the number of threads must be a positive integer, got {threads!r}")
     if getattr(_current, "threads", None) == threads:
         return
-    size = max(threads, available_cores())
-    with _environment({_THREADS: str(size), _BIND: os.environ.get(_BIND, "0")}):
-        got = configure_thread_pool(threads)
+    got = _configure(threads)
     if got != threads:
         raise ConfigError(
             f"{threads} threads were asked for, but TVM made its pool in this thread with {got}; "
             f"set {_THREADS}={threads} before TVM first runs"
         )
-    _current.threads = threads
+
+
+def _configure(threads: int) -> int:
+    """Ask TVM for ``threads`` threads; returns how many it gives."""
+    size = max(threads, available_cores())
+    with _environment({_THREADS: str(size), _BIND: os.environ.get(_BIND, "0")}):
+        _current.threads = configure_thread_pool(threads)
+    return _current.threads
 
 
 @contextmanager
