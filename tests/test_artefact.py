@@ -113,6 +113,14 @@ def signed(path, text):
     path.write_bytes(LIBRARY + text + lengths + digest + MAGIC)
 
 
+def test_more_than_the_format_has_is_refused(path):
+    """The checksum fits, but something lies between the description and the footer."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-FOOTER] + b"more" + data[-FOOTER:])
+    with pytest.raises(ArtefactError, match="checksum does not match"):
+        read_description(path)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

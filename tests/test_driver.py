@@ -153,6 +153,25 @@ def test_threads_may_share_one_network(network, exe):
     assert wrong == []
 
 
+def test_every_thread_has_a_machine_of_its_own(network, arrays, monkeypatch):
+    """TVM's virtual machine is not thread-safe; a race would not show in every run."""
+    made = []
+    original = executable.virtual_machine
+    monkeypatch.setattr(
+        executable, "virtual_machine", lambda built: made.append(built) or original(built)
+    )
+    exe = driver.compile(network[0])
+    for _ in range(2):
+        exe(*arrays)
+    threads = [threading.Thread(target=exe, args=arrays) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 3
+    assert all(built is made[0] for built in made)  # code and weights are shared
+
+
 def test_tuples_come_back_as_tuples():
     mod = module(lambda b, x: b.emit(relax.Tuple([b.emit(relax.op.exp(x)), x])), (2, 3))
     x = np.ones((2, 3), np.float32)

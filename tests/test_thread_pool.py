@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -59,6 +60,24 @@ def test_a_pool_that_tvm_made_before_is_no_silent_limit():
     assert "2_threads_were_asked_for" in message
     assert message.endswith("set_TVM_NUM_THREADS=2_before_TVM_first_runs")
     assert threads == ["1", "1"]  # the default takes what there is
+
+
+@pytest.mark.parametrize(("users", "expected"), [(None, "0"), ("1", "1")])
+def test_threads_are_bound_only_if_the_user_says_so(monkeypatch, users, expected):
+    seen = {}
+
+    def configure(threads):
+        seen.update(os.environ)
+        return threads
+
+    monkeypatch.setattr(thread_pool, "configure_thread_pool", configure)
+    monkeypatch.setattr(thread_pool, "_current", threading.local())
+    monkeypatch.delenv("TVM_BIND_THREADS", raising=False)
+    if users:
+        monkeypatch.setenv("TVM_BIND_THREADS", users)
+    thread_pool.use_threads(64)
+    assert (seen["TVM_BIND_THREADS"], seen["TVM_NUM_THREADS"]) == (expected, "64")
+    assert os.environ.get("TVM_BIND_THREADS") == users
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, "2", None])
