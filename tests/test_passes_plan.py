@@ -33,7 +33,7 @@ def the_plan(build, *shapes, config=None):
         ("its filter is 1x1", lambda b, x: conv(b, x, weight(1))),
         ("its filter is 3x5", lambda b, x: conv(b, x, weight(3, 5))),
         ("its filter is 7x7", lambda b, x: conv(b, x, weight(7))),
-        ("padding (3, 3, 3, 3) must be within", lambda b, x: conv(b, x, weight(), padding=3)),
+        ("padding (3, 3, 3, 3)", lambda b, x: conv(b, x, weight(), padding=3)),
         (
             "its layout is NHWC",
             lambda b, x: conv(b, x, weight(c=8), data_layout="NHWC"),

@@ -162,7 +162,6 @@ def prelu_used_twice(b, y, x):
         (lambda b, y, x: b.emit(relax.op.clip(y, -1, 6)), ["relax.clip"]),
         (lambda b, y, x: added(b, y, y), ["relax.add"]),
         (lambda b, y, x: added(b, y, const(np.zeros((1, 1, 6, 7)))), ["relax.add"]),
-        (lambda b, y, x: added(b, y, const(np.zeros((1, K, 6, 7)))), ["relax.add"]),
         (lambda b, y, x: b.emit(relax.op.nn.gelu(y)), ["relax.nn.gelu"]),
         # An activation ends the chain: what is added after it stays outside.
         (lambda b, y, x: added(b, b.emit(RELU(y)), x), ["relax.add"]),
