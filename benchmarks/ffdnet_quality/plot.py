@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
-DENSE = (28.86, 35.23)
+DENSE = (28.884, 35.220)
 
 
 def records(name):
