@@ -31,15 +31,47 @@ def test_any_number_in_any_order_and_no_core_is_taken():
     from tvm_sparsewino.thread_pool import use_threads
     some = {max(os.sched_getaffinity(0))}
     os.sched_setaffinity(0, some)
-    before = dict(os.environ)
+    before = os.environ.get("TVM_BIND_THREADS")
     use_threads(3)
     print(get_global_func("runtime.NumThreads")())
     for count in (1, 2, 3, 3):
         use_threads(count)
         print(get_global_func("runtime.NumThreads")())
-    print(os.sched_getaffinity(0) == some, dict(os.environ) == before)
+    print(os.sched_getaffinity(0) == some, os.environ.get("TVM_BIND_THREADS") == before)
     """
     assert python(program) == ["3", "1", "2", "3", "3", "True", "True"]
+
+
+@pytest.mark.parametrize("environment", [{}, {"TVM_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "1"}])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_loops_run_on_as_many_threads_as_asked_for(environment, threads):
+    """Every task of a parallel loop notes its thread, by the CPU time that thread has used."""
+    program = f"""
+    import os
+    import numpy as np
+    from tvm_sparsewino import _compat
+    from tvm_sparsewino._compat import T
+    from tvm_sparsewino.schedules.target import parse_target
+    from tvm_sparsewino.thread_pool import default_threads, use_threads
+    before = default_threads()
+    use_threads({threads})
+    with _compat.prim_func("busy") as builder:
+        out = _compat.arg("out", (2,), "float32")
+        with T.parallel(0, 2) as i:
+            with T.serial(0, 200_000_000):
+                T.buffer_store(out, out[i] * _compat.tir.const(0.5, "float32"), [i])
+    busy = _compat.build_module(builder.get(), parse_target("native").tvm_target())["busy"]
+    out = _compat.runtime_tensor(np.ones(2, np.float32))
+    def used():
+        names = os.listdir("/proc/self/task")
+        read = lambda n: open(f"/proc/self/task/{{n}}/stat").read().rsplit(")", 1)[1].split()
+        return {{n: int(read(n)[11]) for n in names}}
+    start = used()
+    busy(out)
+    ticks = sorted(t - start.get(n, 0) for n, t in used().items())
+    print(sum(t > 0.25 * sum(ticks) for t in ticks), sum(ticks) >= 20, default_threads() == before)
+    """
+    assert python(program, **environment) == [str(threads), "True", "True"]
 
 
 def test_a_pool_that_tvm_made_before_is_no_silent_limit():

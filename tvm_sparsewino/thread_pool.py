@@ -1,8 +1,11 @@
 """How many threads TVM's kernels use in the calling thread.
 
 TVM keeps one pool of workers per calling thread. It is as large as TVM_NUM_THREADS says when TVM
-first needs it there (half of the cores if unset) and cannot grow later; and TVM binds the calling
-thread to cores of its own choice, which moves a process away from those it was given.
+first needs it there (half of the cores if unset) and cannot grow later. TVM reads the variable
+again at every parallel loop: one, which half of two cores is, means that no loop runs in parallel.
+TVM binds the calling thread to cores of its own choice, which moves a process away from those it
+was given. And a worker without work yields its core 300,000 times before it sleeps: where other
+programs want that core, a process that is through takes minutes to end.
 """
 
 from __future__ import annotations
@@ -16,19 +19,22 @@ from ._compat import configure_thread_pool
 from .errors import ConfigError
 
 _THREADS = "TVM_NUM_THREADS"
+_OMP_THREADS = "OMP_NUM_THREADS"
 _BIND = "TVM_BIND_THREADS"
+_SPIN = "TVM_THREAD_POOL_SPIN_COUNT"
+_SPINS = "1000"  # half a millisecond on an idle core, longer than from one kernel to the next
 
 # What this module last asked TVM for, per calling thread, as TVM's pools are.
 _current = threading.local()
+# What TVM_NUM_THREADS was before this module raised it, by the value it was raised to.
+_before_raise: dict[str | None, str | None] = {}
 
 
 def default_threads() -> int:
     """TVM_NUM_THREADS or OMP_NUM_THREADS, as TVM reads them, else the cores of this process."""
-    for variable in (_THREADS, "OMP_NUM_THREADS"):
-        value = os.environ.get(variable, "")
-        if value.isdigit() and int(value) > 0:
-            return int(value)
-    return available_cores()
+    value = os.environ.get(_THREADS)
+    own = {_THREADS: _before_raise.get(value, value)}  # what is there now may be ours
+    return _number_in({**os.environ, **own}) or available_cores()
 
 
 def available_cores() -> int:
@@ -57,7 +63,8 @@ def settled_threads(wanted: int | None) -> int:
 def use_threads(threads: int) -> None:
     """Let kernels that the calling thread starts use ``threads`` threads, itself included.
 
-    Threads are not bound to cores unless the user set TVM_BIND_THREADS.
+    Threads are not bound to cores unless the user set TVM_BIND_THREADS. TVM_NUM_THREADS is raised
+    in the environment of this process where TVM would otherwise run every loop serially.
 
     Raises:
         ConfigError: the number is not positive, or TVM made a smaller pool in this thread before.
@@ -77,9 +84,24 @@ def use_threads(threads: int) -> None:
 def _configure(threads: int) -> int:
     """Ask TVM for ``threads`` threads; returns how many it gives."""
     size = max(threads, available_cores())
+    os.environ.setdefault(_SPIN, _SPINS)  # for good: workers read it when they start
     with _environment({_THREADS: str(size), _BIND: os.environ.get(_BIND, "0")}):
         _current.threads = configure_thread_pool(threads)
+    serial = (_number_in(os.environ) or available_cores() // 2) <= 1
+    if threads > 1 and serial:
+        # For good: TVM's loops look at it whenever they run, on any thread.
+        _before_raise[str(size)] = os.environ.get(_THREADS)
+        os.environ[_THREADS] = str(size)
     return _current.threads
+
+
+def _number_in(environment: Mapping[str, str | None]) -> int:
+    """The number of threads that the variables ask for; 0 if they do not."""
+    for variable in (_THREADS, _OMP_THREADS):
+        value = environment.get(variable) or ""
+        if value.isdigit() and int(value) > 0:
+            return int(value)
+    return 0
 
 
 @contextmanager
