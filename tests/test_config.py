@@ -24,12 +24,12 @@ VALUES = [
     CompileConfig(),
     CompileConfig(winograd_for_dense=False, max_tile=6, min_channels=16, panel_vectors=16),
     PruneConfig(),
-    PruneConfig(0.5, "authors", "global", 10, 20, 0.25, 5, False),
+    PruneConfig(0.5, "authors", "global", 10, 20, 0.25, 5, False, "rows4"),
     SHAPE,
     Epilogue(),
     Epilogue(True, True, "leaky_relu", 0.125),
     LayerPlan("head", None, 0.0, "left", reason="stride 2"),
-    LayerPlan("c1", SHAPE, 0.25, "sparse_winograd", 4, 3, 8, 8, 2, "why", 100, 50, 12.5),
+    LayerPlan("c1", SHAPE, 0.25, "sparse_winograd", 4, 3, 8, 8, 2, "why", 100, 50, 12.5, "rows2"),
 ]
 
 
@@ -75,8 +75,15 @@ def test_reading_does_not_change_what_it_reads():
         (PruneConfig, {"start_step": -1}, "steps must satisfy"),
         (PruneConfig, {"start_step": 9, "end_step": 8}, "steps must satisfy"),
         (PruneConfig, {"every": 0}, "every must be >= 1, got 0"),
+        (PruneConfig, {"structure": "rows3"}, "structure must be one of .* got 'rows3'"),
+        (
+            PruneConfig,
+            {"structure": "balanced", "budget": "global"},
+            "'balanced' needs budget 'layer'",
+        ),
         (Epilogue, {"activation": "gelu"}, "unknown activation 'gelu'"),
         (LayerPlan, {"algorithm": "fft"}, "unknown algorithm 'fft'"),
+        (LayerPlan, {"structure": "rows3"}, "unknown structure 'rows3'"),
         (LayerPlan, {"density": 1.5}, "density must be in"),
         (LayerPlan, {"rows_at_once": 0}, "rows_at_once must be >= 1"),
         (LayerPlan, {"k_block": -1}, "must not be negative"),

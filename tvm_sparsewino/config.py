@@ -19,6 +19,7 @@ ALGORITHMS = ("sparse_winograd", "dense_winograd", "left")
 ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "prelu")
 CRITERIA = ("activation", "white", "authors")
 BUDGETS = ("layer", "global")
+STRUCTURES = ("unstructured", "balanced", "rows2", "rows4", "kernel")
 
 Self = TypeVar("Self", bound="_Checked")
 
@@ -111,6 +112,10 @@ class PruneConfig(_Checked):
         initial_sparsity: sparsity at ``start_step``.
         every: steps between two updates of the masks.
         regrow: whether a pruned coefficient may come back at the next update.
+        structure: the pattern that zeros keep to, one of ``STRUCTURES``: "unstructured" (none),
+            "balanced" (equally many coefficients in every row, that is in every pair of coordinate
+            and output channel), "rows2" and "rows4" (2 or 4 adjacent output channels share their
+            zeros), "kernel" (all coordinates of a kernel share theirs).
     """
 
     sparsity: float = 0.9
@@ -121,6 +126,7 @@ class PruneConfig(_Checked):
     initial_sparsity: float = 0.0
     every: int = 1
     regrow: bool = True
+    structure: str = "unstructured"
 
     def __post_init__(self) -> None:
         for name in ("sparsity", "initial_sparsity"):
@@ -137,6 +143,15 @@ class PruneConfig(_Checked):
             0 <= self.start_step <= self.end_step, "steps must satisfy 0 <= start_step <= end_step"
         )
         _check(self.every >= 1, f"every must be >= 1, got {self.every!r}")
+        _check(
+            self.structure in STRUCTURES,
+            f"structure must be one of {STRUCTURES}, got {self.structure!r}",
+        )
+        _check(
+            (self.structure, self.budget) != ("balanced", "global"),
+            "structure 'balanced' needs budget 'layer': rows of equal length cannot be compared "
+            "coefficient by coefficient with other layers",
+        )
 
 
 @dataclass(frozen=True)
@@ -215,6 +230,7 @@ class LayerPlan(_Checked):
         flops_direct: FLOPs of the direct dense convolution.
         flops_done: FLOPs of the kernel's nonzero products and transforms.
         cost_cycles: predicted core cycles.
+        structure: the pattern of zeros that a sparse kernel makes use of, one of ``STRUCTURES``.
     """
 
     name: str
@@ -230,9 +246,11 @@ class LayerPlan(_Checked):
     flops_direct: int = 0
     flops_done: int = 0
     cost_cycles: float = 0.0
+    structure: str = "unstructured"
 
     def __post_init__(self) -> None:
         _check(self.algorithm in ALGORITHMS, f"unknown algorithm {self.algorithm!r}")
+        _check(self.structure in STRUCTURES, f"unknown structure {self.structure!r}")
         _check(0 <= self.density <= 1, f"density must be in [0, 1], got {self.density!r}")
         _check(self.rows_at_once >= 1, f"rows_at_once must be >= 1, got {self.rows_at_once!r}")
         sizes = (self.m, self.panel_vectors, self.k_block, self.channel_block)
