@@ -19,7 +19,7 @@ SOURCES = {
 LAYERS = (
     ("_version", "errors", "files", "timing", "_compat", "_autoload"),
     ("cook_toom", "tensor_file", "extras", "thread_pool"),
-    ("geometry", "config", "weights"),
+    ("geometry", "config", "weights", "structure"),
     ("packing", "reference", "cost"),
     ("schedules",),
     ("relay_passes", "planner", "tuner"),

@@ -177,6 +177,72 @@ def test_regrowth(regrow):
     assert bool((~layer.mask)[gone].all()) == (not regrow)
 
 
+def has_structure(layer, structure):
+    """Whether exactly the zeros of the layer keep to the structure."""
+    alive = layer.winograd_weight != 0
+    if structure == "kernel":
+        return bool((alive == alive[:1]).all())
+    if structure == "balanced":
+        return len(set(alive.sum(2).flatten().tolist())) == 1
+    rows = alive.view(alive.shape[0], -1, int(structure[-1]), alive.shape[2])
+    return bool((rows == rows[:, :, :1]).all())
+
+
+@pytest.mark.parametrize("structure", ["balanced", "rows2", "rows4", "kernel"])
+@pytest.mark.parametrize("criterion", ["activation", "white", "authors"])
+def test_zeros_keep_to_the_structure_at_every_update(structure, criterion):
+    model = small_net(groups=2)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+    config = PruneConfig(0.5, criterion, end_step=4, structure=structure)
+    pruner = NativePruner(model, config)
+    for _ in range(6):
+        train_step(model, optimizer)
+        pruner.step()
+        if criterion != "authors" or pruner.steps >= config.end_step:
+            assert all(has_structure(x, structure) for x in pruner.layers.values())
+    assert pruner.sparsity == pytest.approx(0.5, abs=1e-2)
+
+
+@pytest.mark.parametrize("structure", ["balanced", "rows4", "kernel"])
+def test_structured_zeros_return_only_with_regrow(structure):
+    for regrow in (True, False):
+        model = small_net()
+        config = PruneConfig(0.5, "white", "layer", 0, 2, 0.5, 1, regrow, structure)
+        pruner = NativePruner(model, config)
+        pruner.step()
+        layer = model[2]
+        gone = ~layer.mask
+        with torch.no_grad():
+            layer.weight[layer.mask] *= 1e-6
+        pruner.step()
+        assert zeros(layer) == 0.5 and has_structure(layer, structure)
+        assert torch.equal(~layer.mask, gone) == (not regrow)
+
+
+def test_without_regrow_zeros_of_an_earlier_run_stay():
+    """Masks that do not keep to the structure: units with survivors stay, their zeros as well."""
+    model = small_net()
+    NativePruner(model, PruneConfig(0.3, "white", end_step=1)).step()
+    before = [model[i].mask.clone() for i in (0, 2)]
+    config = PruneConfig(0.3, "white", end_step=1, regrow=False, structure="rows2")
+    NativePruner(model, config).step()
+    for i, mask in zip((0, 2), before, strict=True):
+        assert not bool((model[i].mask & ~mask).any()) and zeros(model[i]) > 0.3
+
+
+@pytest.mark.parametrize("structure", ["rows2", "rows4", "kernel"])
+def test_global_budget_with_a_structure(structure):
+    model = small_net()
+    with torch.no_grad():
+        model[0].weight.mul_(1e-3)
+        model[0].weight[:, :, 0] *= 1e4
+    config = PruneConfig(0.5, budget="global", end_step=1, structure=structure)
+    pruner = NativePruner(model, config)
+    pruner.step()
+    assert pruner.sparsity == pytest.approx(0.5, abs=1e-2)
+    assert zeros(model[0]) > 0.7 and all(has_structure(x, structure) for x in (model[0], model[2]))
+
+
 def test_pruned_coefficients_stay_zero_while_training_goes_on():
     model = small_net()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)

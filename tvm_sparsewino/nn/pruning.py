@@ -12,7 +12,7 @@ from ..config import PruneConfig
 from ..errors import PruneError
 from .calibration import is_calibrated, winograd_layers
 from .layers import WinogradConv2d
-from .least_squares import keep_largest
+from .masks import choose_masks
 
 
 class NativePruner:
@@ -34,6 +34,17 @@ class NativePruner:
 
     Budgets: "layer" gives every layer the scheduled sparsity; "global" compares scores over all
     layers, each in units of its layer's rms score.
+
+    Structures, the pattern that zeros keep to, for kernels that are faster on it:
+
+    * "balanced": every row (coordinate, output channel) keeps equally many coefficients, at least
+      one; the sparsity is what whole numbers per row allow. Budget "layer" only.
+    * "rows2", "rows4": 2 or 4 adjacent output channels of a group share their zeros. Where the
+      channels do not divide, the last ones of a group are fewer.
+    * "kernel": a pair of output and input channel goes for all coordinates at once, as kernels do
+      in coarse pruning (Anwar and Sung, arXiv:1610.09639).
+
+    What shares its zeros goes by the mean square of its scores.
 
     With ``regrow`` a masked coefficient keeps its value and may come back at an update, when
     others have become smaller than it; without, what is gone stays gone.
@@ -106,12 +117,12 @@ class NativePruner:
 
     def _prune(self, target: float) -> None:
         scores = {name: self._score(layer) for name, layer in self.layers.items()}
-        if self.config.budget == "layer":
-            masks = {name: keep_largest(score, target) for name, score in scores.items()}
-        else:
-            masks = _keep_largest_of_all(scores, target)
+        groups = {name: layer.groups for name, layer in self.layers.items()}
+        masks = choose_masks(scores, groups, target, self.config.structure, self.config.budget)
         frozen = self.steps >= self.config.end_step
         for name, layer in self.layers.items():
+            if not self.config.regrow and layer.mask is not None:
+                masks[name] &= layer.mask
             if self.config.criterion == "authors":
                 layer.weight.masked_fill_(~masks[name], 0.0)
                 layer.set_mask(masks[name] if frozen else None)
@@ -152,14 +163,3 @@ def l1_penalty(model: nn.Module) -> Tensor:
 
 def _per_coordinate(values: Any, like: Tensor) -> Tensor:
     return torch.from_numpy(values).to(like)[:, None, None]
-
-
-def _keep_largest_of_all(scores: Mapping[str, Tensor], target: float) -> dict[str, Tensor]:
-    # The rms is over what is alive: scores below zero mark what must not come back.
-    relative = []
-    for score in scores.values():
-        rms = score.clamp_min(0).square().mean().sqrt().clamp_min(1e-30)
-        relative.append(torch.where(score < 0, score, score / rms).flatten())
-    flat = keep_largest(torch.cat(relative), target)
-    parts = flat.split([score.numel() for score in scores.values()])
-    return {n: part.view(s.shape) for part, (n, s) in zip(parts, scores.items(), strict=True)}
