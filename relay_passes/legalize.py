@@ -1,7 +1,7 @@
-"""Lower the two operators to PrimFuncs; LegalizeOps of any pipeline calls these.
+"""Lower the operators to PrimFuncs; LegalizeOps of any pipeline calls these.
 
 ``winograd_conv2d`` gets its dense meaning in TE: plain and slow, right in any pipeline and for
-weights that are no constants. ``sparse_winograd_conv2d`` gets the fused kernel from schedules/.
+weights that are no constants. The operators with packed weights get the kernels from schedules/.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def _padded(data: te.Tensor, shape: ConvShape, size: tuple[int, int]) -> te.Tens
     return te.compute((shape.n, shape.c, *size), value, name="pad")
 
 
-def legalize_sparse_winograd_conv2d(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    """``sparse_winograd_conv2d`` as a call of its fused kernel.
+def legalize_packed_conv2d(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """``sparse_winograd_conv2d`` or ``direct_conv2d`` as a call of its kernel.
 
     The lengths of the packed arrays, which depend on where the zeros are, stay symbolic: layers
     that differ in nothing else share one kernel, which is compiled once.

@@ -1,8 +1,10 @@
-"""The two Relax operators: how to make a call, what its type is, how to read its attributes.
+"""The Relax operators: how to make a call, what its type is, how to read its attributes.
 
 ``sparsewino.winograd_conv2d(data, weight, bias?)`` is what frontends produce: any engine could
 run it. ``sparsewino.sparse_winograd_conv2d(data, packed..., bias?, slope?, residual?)`` is the
-same function with weights packed for one kernel. Both have stride 1 and dilation 1, NCHW float32.
+same function with weights packed for one kernel; ``sparsewino.direct_conv2d`` has the same operands
+and attributes and convolves with packed spatial weights, without transforms. All have stride 1 and
+dilation 1, NCHW float32.
 TVM knows them through :mod:`tvm_sparsewino._autoload`.
 """
 
@@ -23,6 +25,7 @@ from ..errors import ShapeError, in_context
 
 WINOGRAD = "sparsewino.winograd_conv2d"
 SPARSE = "sparsewino.sparse_winograd_conv2d"
+DIRECT = "sparsewino.direct_conv2d"
 
 
 # ---- making calls ------------------------------------------------------------------------------
@@ -56,7 +59,7 @@ def winograd_conv2d(
     return relax.Call(_operator(WINOGRAD), args, attrs)
 
 
-def sparse_winograd_conv2d(
+def packed_conv2d(
     data: relax.Expr,
     packed: Sequence[relax.Expr],
     operands: Sequence[relax.Expr],
@@ -66,7 +69,7 @@ def sparse_winograd_conv2d(
     lanes: int,
     vector_registers: int,
 ) -> relax.Call:
-    """A Winograd convolution with packed weights.
+    """A convolution with packed weights; the plan says which of the two operators.
 
     Args:
         data: float32 [N, C, H, W].
@@ -85,7 +88,8 @@ def sparse_winograd_conv2d(
         plan=json.dumps(plan.to_json()),
         epilogue=json.dumps(epilogue.to_json()),
     )
-    return relax.Call(_operator(SPARSE), [data, *packed, *operands], attrs)
+    name = DIRECT if plan.algorithm == "dense_direct" else SPARSE
+    return relax.Call(_operator(name), [data, *packed, *operands], attrs)
 
 
 def _operator(name: str) -> Op:
@@ -165,7 +169,7 @@ def winograd_shape(call: relax.Call) -> ConvShape:
 
 
 def sparse_plan(call: relax.Call) -> tuple[LayerPlan, Epilogue]:
-    """The decisions that a ``sparse_winograd_conv2d`` call carries."""
+    """The decisions that a call with packed weights carries."""
     plan = LayerPlan.from_json(str(call.attrs["plan"]))
     return plan, Epilogue.from_json(str(call.attrs["epilogue"]))
 
@@ -182,10 +186,8 @@ def infer_winograd_conv2d(call: relax.Call, _builder: relax.BlockBuilder) -> rel
     return relax.TensorType((shape.n, shape.k, shape.oh, shape.ow), "float32")
 
 
-def infer_sparse_winograd_conv2d(
-    call: relax.Call, _builder: relax.BlockBuilder
-) -> relax.TensorType:
-    """Type of ``sparse_winograd_conv2d``; raises ShapeError naming the layer."""
+def infer_packed_conv2d(call: relax.Call, _builder: relax.BlockBuilder) -> relax.TensorType:
+    """Type of a call with packed weights; raises ShapeError naming the layer."""
     plan, epilogue = sparse_plan(call)
     shape = plan.conv
     out = (shape.n, shape.k, shape.oh, shape.ow)

@@ -1,4 +1,4 @@
-"""Apply a plan: replace convolutions by sparse Winograd operators with packed constants."""
+"""Apply a plan: replace convolutions by operators with packed constants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..packing import pack
 from ..planner import winograd_coefficients
 from ..schedules.target import CpuTarget
 from .bindings import Bindings, map_functions, replaced
-from .ops import sparse_winograd_conv2d
+from .ops import packed_conv2d
 from .patterns import ConvSite, EpilogueMatch, find_convs, match_epilogue
 from .plan_layers import as_cpu_target, plans_by_name
 
@@ -26,7 +26,8 @@ class SparsifyConvs:
     """Replace every planned convolution, with what follows it, by one operator.
 
     ``conv -> [+ bias] -> [+ residual] -> [activation]`` becomes
-    ``sparsewino.sparse_winograd_conv2d(x, packed..., [bias], [slope], [residual])``.
+    ``sparsewino.sparse_winograd_conv2d(x, packed..., [bias], [slope], [residual])``, or
+    ``sparsewino.direct_conv2d`` with the same operands where the plan says "dense_direct".
 
     Checked: the plan fits the layer it names; a chain is taken only as far as nothing else uses
     what lies inside it, and a residual only when it has the output's shape. Convolutions that the
@@ -80,12 +81,14 @@ def _check_fits(plan: LayerPlan, site: ConvSite) -> None:
 
 
 def _operator(plan: LayerPlan, site: ConvSite, match: EpilogueMatch, cpu: CpuTarget) -> relax.Call:
-    u = site.weight if site.m else winograd_coefficients(site.weight, plan.m)
-    packed = pack(np.ascontiguousarray(u, np.float32), plan, cpu.lanes)
+    weight = site.weight
+    if plan.m and not site.m:
+        weight = winograd_coefficients(weight, plan.m)
+    packed = pack(np.ascontiguousarray(weight, np.float32), plan, cpu.lanes)
     operands = [relax.const(v) for v in (match.bias, match.slope) if v is not None]
     if match.residual is not None:
         operands.append(match.residual)
-    return sparse_winograd_conv2d(
+    return packed_conv2d(
         site.call.args[0],
         [relax.const(array) for array in packed.arrays],
         operands,

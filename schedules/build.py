@@ -14,17 +14,21 @@ from .._compat import T, tir
 from ..config import Epilogue, LayerPlan
 from ..cook_toom import cook_toom
 from ..errors import ConfigError
-from ..geometry import KernelLayout, kernel_layout
+from ..geometry import KernelLayout, check_shape, kernel_layout
+from ..geometry_direct import direct_layout
 from .dense_gemm import emit_dense_gemm
+from .direct_conv import emit_direct_conv
 from .epilogue import EpilogueOperands
 from .input_transform import emit_input_transform
 from .output_transform import emit_output_transform
 from .segments import each_segment
 from .sparse_gemm import emit_sparse_gemm
+from .structured_gemm import emit_structured_gemm
 
 _OPERANDS = {
     "sparse_winograd": ("starts", "rows", "offsets", "values"),
     "dense_winograd": ("rows", "inputs", "values"),
+    "dense_direct": ("values",),
 }
 Spec = tuple[tuple[int, ...], str]
 
@@ -54,8 +58,8 @@ def build_conv(
     """
     if plan.algorithm not in _OPERANDS:
         raise ConfigError(f"there is no kernel for algorithm {plan.algorithm!r}")
-    layout = kernel_layout(plan, lanes)
     shape = plan.conv
+    check_shape(shape)
     out_shape = (shape.n, shape.k, shape.oh, shape.ow)
     with tvm_ir.prim_func(kernel_name(plan, epilogue)) as builder:
         data = tvm_ir.arg("data", (shape.n, shape.c, shape.h, shape.w), "float32")
@@ -67,15 +71,22 @@ def build_conv(
         residual = tvm_ir.arg("residual", out_shape, "float32") if epilogue.residual else None
         output = tvm_ir.arg("output", out_shape, "float32")
         operands = EpilogueOperands(epilogue, bias, slope, residual)
-        _emit_panels(plan, layout, vector_registers, data, weights, operands, output)
+        if plan.algorithm == "dense_direct":
+            layout = direct_layout(plan, lanes)
+            emit_direct_conv(data, weights[0], output, layout, operands, vector_registers)
+        else:
+            layout = kernel_layout(plan, lanes)
+            _emit_panels(plan, layout, vector_registers, data, weights, operands, output)
     return builder.get()
 
 
 def kernel_name(plan: LayerPlan, epilogue: Epilogue) -> str:
     """A name that states operator, tile, channels, map and epilogue."""
     s = plan.conv
-    parts = [plan.algorithm, f"f{plan.m}x{s.r}", f"c{s.c}k{s.k}", f"n{s.n}h{s.h}w{s.w}"]
+    tile = f"f{plan.m}x{s.r}" if plan.m else f"{s.r}x{s.r}"
+    parts = [plan.algorithm, tile, f"c{s.c}k{s.k}", f"n{s.n}h{s.h}w{s.w}"]
     parts += [f"g{s.groups}"] * (s.groups > 1)
+    parts += [plan.structure] * (plan.structure != "unstructured")
     parts += ["bias"] * epilogue.bias + ["add"] * epilogue.residual
     parts += [epilogue.activation] * (epilogue.activation != "none")
     return "_".join(parts)
@@ -99,7 +110,9 @@ def _emit_panels(
         with each_segment(layout.panels, panel) as segment:
             emit_input_transform(data, v, shape, layout, algorithm, segment)
         with T.serial(0, layout.k_blocks) as block:
-            if plan.algorithm == "sparse_winograd":
+            if plan.structure != "unstructured":
+                emit_structured_gemm(weights, v, product, block, plan, layout, vector_registers)
+            elif plan.algorithm == "sparse_winograd":
                 emit_sparse_gemm(weights, v, product, block, plan, layout)
             else:
                 emit_dense_gemm(weights, v, product, block, plan, layout, vector_registers)

@@ -19,8 +19,8 @@ SOURCES = {
 LAYERS = (
     ("_version", "errors", "files", "timing", "_compat", "_autoload"),
     ("cook_toom", "tensor_file", "extras", "thread_pool"),
-    ("geometry", "config", "weights", "structure"),
-    ("packing", "reference", "cost"),
+    ("geometry", "geometry_direct", "config", "weights", "structure"),
+    ("packing", "packing_direct", "reference", "cost", "cost_direct"),
     ("schedules",),
     ("relay_passes", "planner", "tuner"),
     ("onnx_io", "nn"),

@@ -14,7 +14,11 @@ CHECK = """
 import sys
 from tvm.ir import Op
 from tvm import relax
-for name in ("sparsewino.winograd_conv2d", "sparsewino.sparse_winograd_conv2d"):
+for name in (
+    "sparsewino.winograd_conv2d",
+    "sparsewino.sparse_winograd_conv2d",
+    "sparsewino.direct_conv2d",
+):
     for attribute in ("FInferType", "FLegalize", "FPurity"):
         assert Op.get(name).has_attr(attribute), (name, attribute)
 relax.get_pipeline("sparsewino")

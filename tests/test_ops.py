@@ -140,7 +140,7 @@ def sparse(epilogue, *operands, data=(1, 3, 8, 6)):
     def variable(shape):
         return relax.Var("v", relax.TensorType(shape, "float32"))
 
-    made = ops.sparse_winograd_conv2d(
+    made = ops.packed_conv2d(
         variable(data),
         [variable((7,)), variable((9,))],
         [variable(shape) for shape in operands],
@@ -149,7 +149,7 @@ def sparse(epilogue, *operands, data=(1, 3, 8, 6)):
         lanes=8,
         vector_registers=16,
     )
-    return made, ops.infer_sparse_winograd_conv2d(made, None)
+    return made, ops.infer_packed_conv2d(made, None)
 
 
 def test_the_sparse_operator_carries_its_plan():

@@ -42,7 +42,7 @@ def sparsify(mod, config=None):
 def sparse(builder, x, u, layer, epilogue, *operands):
     """What a convolution with coefficients ``u`` becomes."""
     packed = pack(u, layer, CPU.lanes).arrays
-    call = ops.sparse_winograd_conv2d(
+    call = ops.packed_conv2d(
         x,
         [relax.const(array) for array in packed],
         operands,

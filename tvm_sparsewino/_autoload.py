@@ -26,8 +26,14 @@ _OPERATORS = (
     (
         "sparsewino.sparse_winograd_conv2d",
         "Winograd convolution with packed weights and a fused epilogue.",
-        ("ops", "infer_sparse_winograd_conv2d"),
-        ("legalize", "legalize_sparse_winograd_conv2d"),
+        ("ops", "infer_packed_conv2d"),
+        ("legalize", "legalize_packed_conv2d"),
+    ),
+    (
+        "sparsewino.direct_conv2d",
+        "Convolution with packed spatial weights and a fused epilogue.",
+        ("ops", "infer_packed_conv2d"),
+        ("legalize", "legalize_packed_conv2d"),
     ),
 )
 

@@ -15,7 +15,7 @@ from .errors import ConfigError
 
 VERSION = 1
 
-ALGORITHMS = ("sparse_winograd", "dense_winograd", "left")
+ALGORITHMS = ("sparse_winograd", "dense_winograd", "dense_direct", "left")
 ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "prelu")
 CRITERIA = ("activation", "white", "authors")
 BUDGETS = ("layer", "global")
@@ -221,8 +221,8 @@ class LayerPlan(_Checked):
         conv: the layer's shape, None for a layer whose shape no kernel can take.
         density: share of nonzero coefficients of the weights that run (0 to 1).
         algorithm: one of ``ALGORITHMS``.
-        m: outputs per tile and dimension (0 when left).
-        panel_vectors: vectors of tiles per panel.
+        m: outputs per tile and dimension (0 for direct convolutions and when left).
+        panel_vectors: vectors of tiles (direct: of pixels) per panel.
         k_block: output channels whose products are in memory at a time.
         channel_block: channels of one coordinate that lie together in the scratch.
         rows_at_once: output channels computed together by the GEMM.
@@ -251,6 +251,10 @@ class LayerPlan(_Checked):
     def __post_init__(self) -> None:
         _check(self.algorithm in ALGORITHMS, f"unknown algorithm {self.algorithm!r}")
         _check(self.structure in STRUCTURES, f"unknown structure {self.structure!r}")
+        _check(
+            self.structure == "unstructured" or self.algorithm == "sparse_winograd",
+            f"only a sparse kernel has a structure, got {self.structure!r} of {self.algorithm!r}",
+        )
         _check(0 <= self.density <= 1, f"density must be in [0, 1], got {self.density!r}")
         _check(self.rows_at_once >= 1, f"rows_at_once must be >= 1, got {self.rows_at_once!r}")
         sizes = (self.m, self.panel_vectors, self.k_block, self.channel_block)

@@ -10,6 +10,7 @@ Sparse, operands in this order:
     ``rows``    int32 [blocks * alpha^2 * slices * R]: where each row is written in the scratch
     ``offsets`` int32 [steps * R]: where the step's input channel lies in the scratch
     ``values``  float32 [steps * R]
+    Other structures than "unstructured" have formats of their own (``packing_structured``).
     Rows of a (block, coordinate) are sorted by their number of nonzeros, longest first, so that
     rows of a slice are about equally long and the trip counts of consecutive slices repeat.
 
@@ -30,6 +31,8 @@ import numpy as np
 from .config import LayerPlan
 from .errors import ConfigError, WeightsError
 from .geometry import KernelLayout, kernel_layout
+from .packing_direct import pack_direct, unpack_direct
+from .packing_structured import STRUCTURED_FORMATS
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,14 @@ class PackedWeights:
 def pack(weight: np.ndarray, plan: LayerPlan, lanes: int) -> PackedWeights:
     """Pack U, float32 [alpha^2, K, C/groups], for the kernel that ``plan`` describes.
 
+    "dense_direct" takes spatial weights instead, float32 [K, C/groups, r, r].
+
     Raises:
         ConfigError: a plan that has no kernel.
         WeightsError: another shape or dtype, NaN or infinity.
     """
+    if plan.algorithm == "dense_direct":
+        return PackedWeights(plan, lanes, pack_direct(weight, plan, lanes))
     packer, _ = _format(plan)
     layout = kernel_layout(plan, lanes)
     shape = plan.conv
@@ -70,7 +77,9 @@ def pack(weight: np.ndarray, plan: LayerPlan, lanes: int) -> PackedWeights:
 
 
 def unpack(packed: PackedWeights) -> np.ndarray:
-    """The inverse of :func:`pack`: U, float32 [alpha^2, K, C/groups]."""
+    """The inverse of :func:`pack`: U [alpha^2, K, C/groups] or spatial weights, float32."""
+    if packed.plan.algorithm == "dense_direct":
+        return unpack_direct(packed.arrays[0], packed.plan, packed.lanes)
     _, unpacker = _format(packed.plan)
     layout, shape = kernel_layout(packed.plan, packed.lanes), packed.plan.conv
     weight = np.zeros((layout.v.coordinates, shape.k, shape.c // shape.groups), np.float32)
@@ -80,6 +89,8 @@ def unpack(packed: PackedWeights) -> np.ndarray:
 
 def _format(plan: LayerPlan) -> tuple[Callable, Callable]:
     """What packs and what unpacks the weights of ``plan``."""
+    if plan.structure in STRUCTURED_FORMATS:
+        return STRUCTURED_FORMATS[plan.structure]
     if plan.algorithm == "sparse_winograd":
         return _pack_sparse, _unpack_sparse
     if plan.algorithm == "dense_winograd":

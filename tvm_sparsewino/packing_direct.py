@@ -1,0 +1,63 @@
+"""Spatial weights as the dense direct kernel reads them.
+
+One operand, ``values`` float32: [groups * blocks of output channels][blocks of input channels]
+[slices of R = rows_at_once output channels][input channels of the block][r][r][R]: the order in
+which the kernel reads them. Output channels that complete a slice are zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .config import LayerPlan
+from .errors import WeightsError
+from .geometry_direct import DirectLayout, direct_layout
+
+
+def pack_direct(weight: np.ndarray, plan: LayerPlan, lanes: int) -> tuple[np.ndarray]:
+    """Pack float32 [K, C/groups, r, r] for the kernel that ``plan`` describes.
+
+    Raises:
+        WeightsError: another shape or dtype, NaN or infinity.
+        ShapeError: a shape that no kernel can take.
+    """
+    layout, shape = direct_layout(plan, lanes), plan.conv
+    expected = (shape.k, layout.channels, shape.r, shape.r)
+    if weight.shape != expected or weight.dtype != np.float32:
+        raise WeightsError(f"weights must be float32 {expected}, got {weight.dtype} {weight.shape}")
+    if not np.isfinite(weight).all():
+        raise WeightsError("weights hold NaN or infinity")
+    values = np.zeros(layout.weights_size, np.float32)
+    for members, channels, part in _parts(values, layout):
+        part[: len(members)] = weight[members][:, channels]
+    return (values,)
+
+
+def unpack_direct(values: np.ndarray, plan: LayerPlan, lanes: int) -> np.ndarray:
+    """The inverse of :func:`pack_direct`: float32 [K, C/groups, r, r]."""
+    layout, shape = direct_layout(plan, lanes), plan.conv
+    weight = np.zeros((shape.k, layout.channels, shape.r, shape.r), np.float32)
+    for members, channels, part in _parts(values, layout):
+        weight[members.start : members.stop, channels] = part[: len(members)]
+    return weight
+
+
+def _parts(values: np.ndarray, layout: DirectLayout) -> Iterator[tuple[range, slice, np.ndarray]]:
+    """Output channels, input channels and a view [R, channels, r, r] of every piece."""
+    r, width = layout.shape.r, layout.rows_at_once
+    for block in range(layout.shape.groups * layout.k_blocks):
+        group, number = divmod(block, layout.k_blocks)
+        first = group * layout.per_group + number * layout.k_block
+        end = min(first + layout.k_block, (group + 1) * layout.per_group)
+        for channel in range(0, layout.channels, layout.channel_block):
+            count = min(layout.channel_block, layout.channels - channel)
+            for index in range(layout.slices):
+                start = layout.weights_offset(block, channel, count, index)
+                part = values[start : start + count * r * r * width]
+                part = part.reshape(count, r, r, width).transpose(3, 0, 1, 2)
+                members = range(
+                    min(first + index * width, end), min(first + (index + 1) * width, end)
+                )
+                yield members, slice(channel, channel + count), part
