@@ -51,6 +51,7 @@ __all__ = [
     "loop_extent",
     "make_target",
     "module_text",
+    "onnx_converters",
     "prim_func",
     "ramp",
     "runtime_tensor",
@@ -284,3 +285,11 @@ def constant_array(expr: Any) -> np.ndarray | None:
     else:
         value = expr.value if isinstance(expr, tvm.ir.GenericConst) else None
     return value.numpy() if isinstance(value, tvm.runtime.Tensor) else None
+
+
+def onnx_converters() -> Mapping[str, Any]:
+    """TVM's converters of ONNX operators: type -> class with ``get_converter(opset)``."""
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    converters = onnx_frontend._get_convert_map()
+    return {name: converter for name, converter in converters.items() if converter is not None}
