@@ -11,8 +11,10 @@ BUILTIN = {
     errors.WeightsError: ValueError,
     errors.TargetError: ValueError,
     errors.ImportFailed: ValueError,
+    errors.ExportFailed: ValueError,
     errors.ArtefactError: OSError,
     errors.PruneError: ValueError,
+    errors.TuneError: RuntimeError,
     errors.MissingExtra: ImportError,
 }
 

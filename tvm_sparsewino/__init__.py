@@ -14,6 +14,8 @@ _PUBLIC = {
     "PruneConfig": "config",
     "SparseWinoError": "errors",
     "compile": "driver",
+    "export_onnx": "driver",
+    "import_onnx": "driver",
     "import_torch": "driver",
     "load": "driver",
 }
@@ -25,6 +27,8 @@ __all__ = [
     "SparseWinoError",
     "__version__",
     "compile",
+    "export_onnx",
+    "import_onnx",
     "import_torch",
     "load",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .config import CompileConfig, LayerPlan
 from .errors import ArtefactError, ConfigError, ImportFailed, ShapeError, in_context
 from .executable import Executable
 from .extras import require
+from .relay_passes.import_onnx import import_onnx_graph
 from .relay_passes.import_torch import import_exported_program
 from .relay_passes.pipeline import sparsewino_pipeline
 from .relay_passes.plan_layers import as_cpu_target
@@ -29,6 +30,7 @@ from .schedules.target import CpuTarget
 from .thread_pool import settled_threads
 
 ENTRY = "main"
+ONNX_OPSET = 18  # what runtimes of the last years read
 
 
 def import_torch(model: Any, example: tuple[Any, ...]) -> IRModule:
@@ -66,6 +68,70 @@ def import_exported(path: str | os.PathLike[str]) -> IRModule:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ImportFailed(f"not an exported PyTorch program: {reason}") from error
         return import_exported_program(program)
+
+
+def import_onnx(
+    model: str | os.PathLike[str] | Any, shapes: Mapping[str, Sequence[int]] | None = None
+) -> IRModule:
+    """An ONNX model as an IRModule, weights as constants.
+
+    Winograd layers that :func:`export_onnx` wrote keep their meaning, in both of its forms; a
+    warning names those that another tool has changed. The file is data: nothing in it is executed.
+
+    Args:
+        model: a file, or an ``onnx.ModelProto``, which stays as it is.
+        shapes: input name -> shape, for inputs whose shapes the model leaves open.
+
+    Raises:
+        ImportFailed: missing, damaged, of a version that cannot be read, or with operators that
+            cannot be imported (all are named).
+        ShapeError: shapes that do not fit the model, or are missing.
+        MissingExtra: onnx is not installed.
+    """
+    require("onnx", "onnx")
+    loading = require("tvm_sparsewino.onnx_io.loading", "onnx")
+    with in_context(str(model) if isinstance(model, str | os.PathLike) else "the ONNX model"):
+        return import_onnx_graph(loading.load_graph(model, shapes))
+
+
+def export_onnx(
+    model: Any,
+    example: tuple[Any, ...],
+    path: str | os.PathLike[str],
+    *,
+    inline: bool = False,
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
+    opset: int = ONNX_OPSET,
+) -> None:
+    """Write a PyTorch model to an ONNX file, in evaluation mode.
+
+    Each Winograd layer becomes one node ``tvm.sparsewino::WinogradConv2d``; the file defines it in
+    standard operators, so that other runtimes execute it, too. Above 2 GiB the weights go to a
+    second file, ``path`` + ".data".
+
+    Args:
+        model: a ``torch.nn.Module``; it stays as it is.
+        example: the positional arguments to export it with.
+        path: the file to write.
+        inline: put the standard operators in place of the nodes, for runtimes that reject
+            functions, such as OpenVINO.
+        dynamic: input name -> dimension -> symbol, for sizes that stay open, such as
+            ``{"x": {0: "batch", 2: "height", 3: "width"}}``.
+        opset: version of ONNX's operators.
+
+    Raises:
+        ExportFailed: PyTorch cannot export the model, or the file cannot be written.
+        MissingExtra: PyTorch, onnx or onnxscript is not installed.
+    """
+    for name, extra in (("torch", "torch"), ("onnx", "onnx"), ("onnxscript", "onnx")):
+        require(name, extra)
+    emitting = require("tvm_sparsewino.onnx_io.emitting", "onnx")
+    writing = require("tvm_sparsewino.onnx_io.writing", "onnx")
+    export = require("tvm_sparsewino.nn.onnx_export", "torch")
+    proto = export.onnx_model(model, example, emitting.winograd_emitter(), opset, dynamic)
+    with in_context(str(path)):
+        finished = writing.finish(proto, inline)
+    writing.save(finished, path)
 
 
 def compile(

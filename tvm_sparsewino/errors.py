@@ -34,12 +34,20 @@ class ImportFailed(SparseWinoError, ValueError):
     """A model that cannot be brought into TVM."""
 
 
+class ExportFailed(SparseWinoError, ValueError):
+    """A model that cannot be written in another format."""
+
+
 class ArtefactError(SparseWinoError, OSError):
     """A compiled file that is missing, damaged or not ours."""
 
 
 class PruneError(SparseWinoError, ValueError):
     """A pruning request that cannot be carried out."""
+
+
+class TuneError(SparseWinoError, RuntimeError):
+    """A measurement that cannot be made, or records of measurements that cannot be read."""
 
 
 class MissingExtra(SparseWinoError, ImportError):

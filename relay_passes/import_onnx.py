@@ -1,0 +1,239 @@
+"""ONNX networks as Relax modules: TVM's converters operator by operator, ours where they differ.
+
+TVM's own importer prints its operands when a converter fails, knows no operators but ONNX's, and
+names no nodes in its messages; so the walk over the nodes is here and only its converters are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tvm import relax
+from tvm.ir import IRModule
+
+from .._compat import constant_array, onnx_converters
+from ..errors import ImportFailed, in_context
+from ..onnx_graph import GraphNode, OnnxGraph
+from . import onnx_conv
+from .ops import winograd_conv2d
+from .patterns import LAYER_NAMES
+
+WINOGRAD = ("tvm.sparsewino", "WinogradConv2d")
+
+# TVM converts these, but only float32 networks are in scope.
+_QUANTISED = frozenset(
+    (
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "MatMulInteger16",
+    )
+)
+# Operators of other domains that TVM has among ONNX's own.
+_FOREIGN = frozenset(("AllClassNMS", "FastGelu", "BiasGelu", "EmbedLayerNormalization"))
+# TVM's converters of these take shapes as Relax's shapes; all others need tensors.
+_TAKE_SHAPES = frozenset(
+    (
+        "Cast",
+        "CastLike",
+        "Concat",
+        "ConstantOfShape",
+        "Equal",
+        "Expand",
+        "Gather",
+        "Reshape",
+        "Resize",
+        "Shape",
+        "Slice",
+        "Squeeze",
+        "Where",
+    )
+)
+
+
+def import_onnx_graph(graph: OnnxGraph) -> IRModule:
+    """A network from ONNX as an IRModule, weights as constants.
+
+    The function is called "main" and takes the network's inputs by their names. Arrays are taken
+    out of ``graph.constants`` as they are used, so that they are not kept twice.
+
+    Raises:
+        ImportFailed: operators that cannot be imported (all are named, with their nodes), or one
+            that does not fit its operands.
+    """
+    converters = onnx_converters()
+    _check_supported(graph.nodes, converters)
+    return _Importer(graph, converters).run()
+
+
+def _check_supported(nodes: Sequence[GraphNode], converters: Mapping[str, Any]) -> None:
+    """Refuse all operators that have no converter, at once."""
+    missing: dict[str, list[str]] = {}
+    for node in nodes:
+        known = node.op_type in _OWN or node.op_type in converters
+        if node.domain == "" and known and node.op_type not in (_QUANTISED | _FOREIGN):
+            continue
+        if (node.domain, node.op_type) != WINOGRAD:
+            operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+            missing.setdefault(operator, []).append(node.name)
+    if missing:
+        listed = "; ".join(f"{operator} ({', '.join(n)})" for operator, n in missing.items())
+        raise ImportFailed(f"these operators (and nodes) cannot be imported: {listed}")
+
+
+class _Importer:
+    """One walk over the nodes; ``values`` holds what their outputs have become."""
+
+    def __init__(self, graph: OnnxGraph, converters: Mapping[str, Any]) -> None:
+        self.graph, self.converters = graph, converters
+        self.builder = relax.BlockBuilder()
+        self.values: dict[str, relax.Expr] = {}
+        self.layers: dict[str, str] = {}
+
+    def run(self) -> IRModule:
+        params = [relax.Var(i.name, relax.TensorType(i.shape, i.dtype)) for i in self.graph.inputs]
+        self.values.update({p.name: p for p in params})
+        with self.builder.function("main", params):
+            with self.builder.dataflow():
+                for node in self.graph.nodes:
+                    with in_context(f"node {node.name!r} ({node.op_type})"):
+                        self._convert(node)
+                outputs = [_as_tensor(self._value(name)) for name in self.graph.outputs]
+                result = outputs[0] if len(outputs) == 1 else relax.Tuple(outputs)
+                output = self.builder.emit_output(self.builder.normalize(result))
+            self.builder.emit_func_output(output)
+        mod = self.builder.get()
+        func = relax.analysis.remove_all_unused(mod["main"])
+        mod["main"] = func.with_attr(LAYER_NAMES, self.layers)
+        return mod
+
+    def _value(self, name: str) -> relax.Expr | None:
+        """A value by its name, None for an optional one that is left out."""
+        if name and name not in self.values:
+            if name not in self.graph.constants:
+                raise ImportFailed(f"nothing computes {name!r}")
+            self.values[name] = relax.const(np.ascontiguousarray(self.graph.constants.pop(name)))
+        return self.values[name] if name else None
+
+    def _convert(self, node: GraphNode) -> None:
+        operands = [self._value(name) for name in node.inputs]
+        while operands and operands[-1] is None:
+            operands.pop()
+        if node.op_type not in _TAKE_SHAPES:
+            operands = [_as_tensor(operand) for operand in operands]
+        is_winograd = (node.domain, node.op_type) == WINOGRAD
+        convert = _winograd if is_winograd else _OWN.get(node.op_type, _by_tvm)
+        try:
+            result = convert(self, operands, node)
+        except ImportFailed:
+            raise
+        except Exception as error:  # TVM's converters raise whatever they meet
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ImportFailed(f"cannot be imported: {reason}") from error
+        results = _split_tuple(self.builder, result)
+        if len(node.outputs) > len(results):
+            raise ImportFailed(f"has {len(node.outputs)} outputs, {len(results)} are supported")
+        self.values.update(zip(node.outputs, results, strict=False))
+
+    def named(self, var: relax.Var, node: GraphNode) -> relax.Var:
+        """Note which layer a convolution's variable belongs to."""
+        self.layers[var.name] = node.name
+        return var
+
+
+class _OptionalInputs(list):
+    """Operands as TVM's converters expect them: None beyond the last."""
+
+    def __getitem__(self, item: Any) -> Any:
+        if isinstance(item, slice):
+            return [self[i] for i in range(*item.indices(max(len(self), item.stop or 0)))]
+        return super().__getitem__(item) if item < len(self) else None
+
+
+def _as_tensor(value: Any) -> Any:
+    """A known shape as a tensor of int64; anything else as it is."""
+    if isinstance(value, relax.ShapeExpr):
+        return relax.const(np.array([int(d) for d in value.values], np.int64))
+    return value
+
+
+def _split_tuple(builder: relax.BlockBuilder, result: Any) -> list[Any]:
+    """The results of an operator one by one."""
+    if isinstance(result, relax.Tuple):
+        return [builder.normalize(field) for field in result.fields]
+    if isinstance(result.ty, relax.TupleType):
+        count = len(result.ty.fields)
+        return [builder.emit(relax.TupleGetItem(result, i)) for i in range(count)]
+    return [result]
+
+
+# ---- converters --------------------------------------------------------------------------------
+
+
+def _by_tvm(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Expr:
+    """What TVM's converter makes of ``node``."""
+    attributes = dict(node.attributes)
+    attributes["tvm_custom"] = {"name": node.name, "num_outputs": len(node.outputs)}
+    convert = importer.converters[node.op_type].get_converter(importer.graph.opset)
+    values = [importer.values, {}]  # the second one holds parameters; there are none
+    result = convert(importer.builder, _OptionalInputs(operands), attributes, values)
+    return importer.builder.normalize(result)
+
+
+def _winograd(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Var:
+    given = node.attributes
+    call = winograd_conv2d(
+        operands[0],
+        operands[1],
+        operands[2] if len(operands) == 3 else None,
+        m=given["m"],
+        r=given["r"],
+        points=[point.decode() for point in given["points"]],
+        padding=given["padding"],
+        groups=given["groups"],
+    )
+    return importer.named(importer.builder.emit(call), node)
+
+
+def _conv(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Var:
+    builder = importer.builder
+    result = importer.named(onnx_conv.conv(builder, operands, node.attributes), node)
+    return result if len(operands) < 3 else onnx_conv.add_bias(builder, result, operands[2])
+
+
+def _conv_transpose(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Var:
+    builder = importer.builder
+    result = onnx_conv.conv_transpose(builder, operands, node.attributes)
+    return result if len(operands) < 3 else onnx_conv.add_bias(builder, result, operands[2])
+
+
+def _batch_norm(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Var:
+    if node.attributes.get("training_mode", 0) or len([n for n in node.outputs if n]) > 1:
+        raise ImportFailed("is in training mode; export the network for inference")
+    epsilon = node.attributes.get("epsilon", 1e-5)
+    call = relax.op.nn.batch_norm(*operands, axis=1, epsilon=epsilon, training=False)
+    return importer.builder.emit(relax.TupleGetItem(importer.builder.emit(call), 0))
+
+
+def _clip(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Var:
+    """Bounds that are known become ``relax.clip``, which a convolution's epilogue can take."""
+    bounds = [node.attributes.get("min"), node.attributes.get("max")]
+    for i, operand in enumerate(operands[1:3]):
+        value = constant_array(operand) if operand is not None else None
+        bounds[i] = float(value.reshape(())) if value is not None else bounds[i]
+        if operand is not None and value is None:
+            return _by_tvm(importer, operands, node)
+    low, high = (-np.inf if bounds[0] is None else bounds[0]), bounds[1]
+    call = relax.op.clip(operands[0], low, np.inf if high is None else high)
+    return importer.builder.emit(call)
+
+
+_OWN: dict[str, Callable[[_Importer, Sequence[Any], GraphNode], relax.Expr]] = {
+    "BatchNormalization": _batch_norm,
+    "Clip": _clip,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+}
