@@ -84,6 +84,7 @@ def test_reading_does_not_change_what_it_reads():
         (Epilogue, {"activation": "gelu"}, "unknown activation 'gelu'"),
         (LayerPlan, {"algorithm": "fft"}, "unknown algorithm 'fft'"),
         (LayerPlan, {"structure": "rows3"}, "unknown structure 'rows3'"),
+        (LayerPlan, {"algorithm": "left"}, "only a sparse kernel has a structure, got 'rows2'"),
         (LayerPlan, {"density": 1.5}, "density must be in"),
         (LayerPlan, {"rows_at_once": 0}, "rows_at_once must be >= 1"),
         (LayerPlan, {"k_block": -1}, "must not be negative"),

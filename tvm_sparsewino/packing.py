@@ -10,9 +10,9 @@ Sparse, operands in this order:
     ``rows``    int32 [blocks * alpha^2 * slices * R]: where each row is written in the scratch
     ``offsets`` int32 [steps * R]: where the step's input channel lies in the scratch
     ``values``  float32 [steps * R]
-    Other structures than "unstructured" have formats of their own (``packing_structured``).
     Rows of a (block, coordinate) are sorted by their number of nonzeros, longest first, so that
     rows of a slice are about equally long and the trip counts of consecutive slices repeat.
+    Zeros of another structure than "unstructured": see :mod:`.packing_structured`.
 
 Dense, operands in this order:
     ``rows``    int32 [blocks * slices * R]

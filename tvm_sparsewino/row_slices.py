@@ -1,0 +1,46 @@
+"""Which output channels a kernel computes together, in the order of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .config import LayerPlan
+from .geometry import KernelLayout
+
+
+def row_slices(plan: LayerPlan, layout: KernelLayout, block: int) -> list[range]:
+    """The output channels of every slice of a block, at most ``rows_at_once`` adjacent ones.
+
+    Slices never cross a group's border; empty ones complete the block.
+    """
+    start = block * layout.k_block
+    stop = min(start + layout.k_block, plan.conv.k)
+    per_group = plan.conv.k // plan.conv.groups
+    slices = []
+    while start < stop:
+        end = min(start + plan.rows_at_once, stop, (start // per_group + 1) * per_group)
+        slices.append(range(start, end))
+        start = end
+    return slices + [range(0)] * (layout.slices - len(slices))
+
+
+def first_input(plan: LayerPlan, output_channel: int) -> int:
+    """The first input channel of the group that ``output_channel`` belongs to."""
+    shape = plan.conv
+    return output_channel // (shape.k // shape.groups) * (shape.c // shape.groups)
+
+
+def written_rows(
+    plan: LayerPlan, layout: KernelLayout, members: Sequence[int], block: int
+) -> np.ndarray:
+    """Where the products of a slice's rows are written; rows that are missing have a spare one."""
+    rows = np.full(plan.rows_at_once, layout.dummy_row)
+    rows[: len(members)] = np.array(members, int) - block * layout.k_block
+    return layout.product.channel_offset(rows).astype(np.int32)
+
+
+def never_empty(array: np.ndarray) -> np.ndarray:
+    """A buffer of no elements cannot be passed; a layer of zeros gets one that is never read."""
+    return array if len(array) else np.zeros(1, array.dtype)
