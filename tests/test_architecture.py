@@ -20,8 +20,10 @@ LAYERS = (
     ("_version", "errors", "files", "timing", "_compat", "_autoload"),
     ("cook_toom", "tensor_file", "extras", "thread_pool"),
     ("geometry", "geometry_direct", "config", "weights", "onnx_graph", "structure", "row_slices"),
-    ("packing_shared", "packing_uniform", "packing_structured", "packing", "packing_direct")
-    + ("reference", "cost", "cost_direct", "cost_prices", "records"),
+    (
+        *("packing", "packing_direct", "packing_shared", "packing_structured", "packing_uniform"),
+        *("reference", "cost", "cost_direct", "cost_prices", "records"),
+    ),
     ("schedules",),
     ("relay_passes", "planner", "tuner"),
     ("onnx_io", "nn"),

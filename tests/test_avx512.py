@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_kernels import DENSE, EPILOGUES, Case, conv, expected, operands
+from test_structured_gemm import WIDEST as STRUCTURED
 
 from tvm_sparsewino import _compat
 from tvm_sparsewino.config import Epilogue
@@ -62,6 +63,7 @@ CASES = [
     # Nothing but zeros, and no zeros; many rows together.
     wide(conv(7, 7, c=4, k=9), 4, 0.0, k_block=4, rows_at_once=2, epilogue=PRELU),
     wide(conv(7, 19, c=4, k=17), 2, 1.0, rows_at_once=8, epilogue=RELU6),
+    *STRUCTURED,
     # Every epilogue, on whole vectors and a tail.
     *(wide(conv(4, 35, c=12, k=3), density=0.9, epilogue=epilogue) for epilogue in EPILOGUES),
 ]

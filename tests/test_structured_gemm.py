@@ -77,6 +77,19 @@ def cases(structure):
     yield StructuredCase(conv(9, 11, c=9, k=8), density=0.2, epilogue=epilogue, **give)
 
 
+# For skylake-avx512: run by an emulated CPU in test_avx512, with weights of any pattern.
+WIDE = {"has_it": False, "lanes": 16, "registers": 32}
+WIDEST = [
+    StructuredCase(conv(9, 11, c=5, k=7, n=2), rows_at_once=2, structure="balanced", **WIDE),
+    StructuredCase(conv(9, 40, c=5, k=7), 4, rows_at_once=2, k_block=3, structure="rows2", **WIDE),
+    StructuredCase(conv(14, 67, c=6, k=9, groups=3), 4, rows_at_once=4, structure="rows4", **WIDE),
+    StructuredCase(
+        conv(28, 67, c=4, k=8), 4, panel_vectors=8, rows_at_once=4, structure="rows4", **WIDE
+    ),
+    StructuredCase(conv(9, 11, c=5, k=7, n=2), rows_at_once=3, structure="kernel", **WIDE),
+]
+
+
 @pytest.mark.parametrize("case", [c for s in STRUCTURES for c in cases(s)], ids=str)
 def test_kernel_is_the_oracle(case):
     check(case)
@@ -97,6 +110,11 @@ def test_panels_in_parts(case):
     vectors = kernel_layout(case.plan, case.lanes).panels.vectors
     assert len(vector_parts(vectors, case.rows_at_once, case.registers)) > 1
     check(case)
+
+
+def test_a_wide_case_is_in_parts():
+    vectors = [kernel_layout(case.plan, case.lanes).panels.vectors for case in WIDEST]
+    assert len(vector_parts(vectors[3], WIDEST[3].rows_at_once, 32)) > 1
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 8])
