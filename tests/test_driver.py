@@ -186,7 +186,7 @@ def test_tuples_come_back_as_tuples():
 def test_options_reach_the_planner(rng):
     weight = rng.standard_normal((4, 4, 3, 3)).astype("float32")
     mod = module(lambda b, x: conv(b, x, weight, name="layer"), SHAPE)
-    config = CompileConfig(winograd_for_dense=False)
+    config = CompileConfig(min_channels=5)
     assert driver.compile(mod, "llvm", config).plan[0].algorithm == "left"
     assert driver.compile(mod, "llvm", config, plan=()).plan == ()
 

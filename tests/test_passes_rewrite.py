@@ -13,7 +13,7 @@ from tvm_sparsewino.config import CompileConfig, Epilogue
 from tvm_sparsewino.cook_toom import cook_toom
 from tvm_sparsewino.errors import ConfigError
 from tvm_sparsewino.packing import pack
-from tvm_sparsewino.planner import winograd_coefficients
+from tvm_sparsewino.planner import plan_of, spatial_options, winograd_coefficients
 from tvm_sparsewino.relay_passes import SparsifyConvs, ops, plan, sparsewino_pipeline
 from tvm_sparsewino.schedules.target import parse_target
 
@@ -133,13 +133,18 @@ def test_a_bias_of_the_operator_itself(u):
     tvm.ir.assert_structural_equal(after, expected)
 
 
-def test_a_plain_convolution(rng):
+@pytest.mark.parametrize("algorithm", ["sparse_winograd", "dense_winograd", "dense_direct"])
+def test_a_plain_convolution(rng, algorithm):
     weight = rng.standard_normal((K, C, 3, 3)).astype("float32")
     before = module(lambda b, x: b.emit(RELU(conv(b, x, weight))), SHAPE)
-    after, (layer,) = sparsify(before)
-    u = winograd_coefficients(weight, layer.m)
+    (planned,) = plan(before, TARGET)
+    options = spatial_options(planned.conv, weight, CPU, CompileConfig())
+    option = next(o for o in options if o.algorithm == algorithm)
+    layer = plan_of(planned.name, planned.conv, option)
+    after = SparsifyConvs([layer], TARGET)(before)
+    weights = winograd_coefficients(weight, layer.m) if layer.m else weight
     epilogue = Epilogue(activation="relu")
-    expected = module(lambda b, x: sparse(b, x, u, layer, epilogue), SHAPE)
+    expected = module(lambda b, x: sparse(b, x, weights, layer, epilogue), SHAPE)
     tvm.ir.assert_structural_equal(after, expected)
 
 

@@ -18,6 +18,7 @@ _PUBLIC = {
     "import_onnx": "driver",
     "import_torch": "driver",
     "load": "driver",
+    "tune": "driver",
 }
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "import_onnx",
     "import_torch",
     "load",
+    "tune",
 ]
 
 

@@ -1,30 +1,38 @@
-"""Analytic cost of one convolution on one core, and the blocking that makes it least. Pure.
+"""Analytic cost of one convolution on one machine, and the blocking that makes it least. Pure.
 
-The model counts what each stage must do and prices it with the few constants below. They were
-fitted to the kernels on an AVX2 core of 32 KiB L1 and 512 KiB L2; what matters is that they rank
-choices correctly, which ``benchmarks/kernels`` checks against measurements.
+The model counts what each stage does (vector operations of the transforms, cycles in which the
+product's ports are busy, rows, cache lines that move between levels) and multiplies by the prices
+in :mod:`tvm_sparsewino.cost_prices`. Nothing here is fitted. What matters is that the model ranks
+choices as measurements do; ``benchmarks/planner_report.py`` reports how far it is from that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
 
 from .config import ConvShape
 from .cook_toom import CookToom, cook_toom
+from .cost_prices import PRICES, Prices
 from .geometry import CACHE_LINE, Panels, ceil_div, make_panels
 
-CYCLES_PER_TRANSFORM_OP = 0.75  # vector operations of the transforms, cache misses included
+FLOAT_BYTES = 4
+LINE_BYTES = CACHE_LINE * FLOAT_BYTES
 LOADS_PER_CYCLE = 2.0
-ROW_OVERHEAD = 17.0  # cycles per row of a sparse product: mispredicted exit, prologue, stores
-SEGMENT_OVERHEAD = 80.0  # cycles per row segment and channel: new pages, edges, loop entry
-L2_LINE = 4.0  # cycles to bring one line from L2 into L1
-L3_LINE = 5.0  # the same from L3
+FMAS_PER_CYCLE = 2.0
+FMA_LATENCY = 4.0
+L2_LINE = PRICES.l1_misses
 CHANNEL_BLOCK = 8
 MAX_PANEL_VECTORS = 12
 MAX_K_BLOCK = 96  # products of more output channels are never in memory together
-FLOAT_BYTES = 4
+# Adjacent output channels that share their pattern of zeros, by structure.
+_SHARING = {"rows2": 2, "rows4": 4}
+# Slices whose multiply-adds are under way at a time: the reorder buffer looks beyond one.
+_SLICES_IN_FLIGHT = 1.5
+# Share of L1 that one coordinate's inputs may fill before the rest pushes them out.
+_L1_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -46,26 +54,29 @@ class Blocking:
 
 @dataclass(frozen=True)
 class Core:
-    """What the model needs to know of a CPU core.
+    """What the model needs to know of the machine.
 
     Attributes:
         lanes: float32 lanes of a vector.
         vector_registers: architectural vector registers.
-        l2_bytes: L2 cache of one core.
+        l1_bytes, l2_bytes: data caches of one core.
+        threads: cores that work together.
     """
 
     lanes: int = 8
     vector_registers: int = 16
+    l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
+    threads: int = 1
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Predicted work of one convolution on one core.
+    """Predicted work of one convolution.
 
     Attributes:
-        input_cycles, gemm_cycles, output_cycles: per stage.
-        flops_done: FLOPs of nonzero products and of both transforms.
+        input_cycles, gemm_cycles, output_cycles: per stage, on the core that has most to do.
+        flops_done: FLOPs of nonzero products and of both transforms, all cores.
         blocking: the sizes these hold for.
     """
 
@@ -81,8 +92,34 @@ class Cost:
         return self.input_cycles + self.gemm_cycles + self.output_cycles
 
 
+@dataclass(frozen=True)
+class Quantities:
+    """What one stage does, in the units that :class:`Prices` names."""
+
+    transform_ops: float = 0.0
+    segments: float = 0.0
+    activation_lines: float = 0.0
+    steps: float = 0.0
+    slices: float = 0.0
+    product_stores: float = 0.0
+    l1_misses: float = 0.0
+    l2_misses: float = 0.0
+    weight_lines: float = 0.0
+
+    def cycles(self, prices: Prices) -> float:
+        """The sum of quantity times price."""
+        return sum(getattr(prices, name) * value for name, value in asdict(self).items())
+
+
 @lru_cache(maxsize=4096)
-def predict(shape: ConvShape, algorithm: str, m: int, density: float, core: Core = Core()) -> Cost:
+def predict(
+    shape: ConvShape,
+    algorithm: str,
+    m: int,
+    density: float,
+    core: Core = Core(),
+    structure: str = "unstructured",
+) -> Cost:
     """The cost of ``shape`` with the best blocking.
 
     Args:
@@ -90,13 +127,27 @@ def predict(shape: ConvShape, algorithm: str, m: int, density: float, core: Core
         algorithm: "sparse_winograd" or "dense_winograd".
         m: outputs per tile and dimension.
         density: share of nonzero coefficients, 0 to 1; the dense algorithm ignores it.
-        core: the CPU.
+        core: the machine.
+        structure: the pattern of zeros that the sparse kernel makes use of.
     """
-    costs = (
-        _cost(shape, algorithm, m, density, core, blocking)
-        for blocking in _candidates(shape, algorithm, m, core)
-    )
-    return min(costs, key=lambda cost: cost.cycles)
+    return ranked(shape, algorithm, m, density, core, structure)[0]
+
+
+@lru_cache(maxsize=1024)
+def ranked(
+    shape: ConvShape,
+    algorithm: str,
+    m: int,
+    density: float,
+    core: Core = Core(),
+    structure: str = "unstructured",
+) -> tuple[Cost, ...]:
+    """The costs of every blocking that the model knows, lowest first; as :func:`predict`."""
+    costs = [
+        price(shape, algorithm, m, density, core, blocking, structure)
+        for blocking in blockings(shape, algorithm, m, core, structure)
+    ]
+    return tuple(sorted(costs, key=lambda cost: cost.cycles))
 
 
 def choose_blocking(
@@ -106,21 +157,86 @@ def choose_blocking(
     return predict(shape, algorithm, m, density, core).blocking
 
 
-def _candidates(shape: ConvShape, algorithm: str, m: int, core: Core):
-    alpha = m + shape.r - 1
+def price(
+    shape: ConvShape,
+    algorithm: str,
+    m: int,
+    density: float,
+    core: Core,
+    blocking: Blocking,
+    structure: str = "unstructured",
+    prices: Prices = PRICES,
+) -> Cost:
+    """The cost of ``shape`` with a given blocking; arguments as for :func:`predict`."""
+    stages = quantities(shape, algorithm, m, density, core, blocking, structure)
+    panels = make_panels(shape, m, core.lanes, blocking.panel_vectors)
+    # Panels are shared out whole: the thread with most of them decides.
+    share = ceil_div(panels.count, core.threads) / panels.count
+    density = density if algorithm == "sparse_winograd" else 1.0
+    transform = cook_toom(m, shape.r)
+    tiles = shape.n * panels.tiles_y * panels.tiles_x
+    flops = 2 * tiles * transform.coordinates * shape.k * (shape.c // shape.groups) * density
+    flops += tiles * (shape.c * 2 * _flops(transform.bt) + shape.k * 2 * _flops(transform.at))
+    return Cost(*(share * stage.cycles(prices) for stage in stages), int(flops), blocking)
+
+
+def quantities(
+    shape: ConvShape,
+    algorithm: str,
+    m: int,
+    density: float,
+    core: Core,
+    blocking: Blocking,
+    structure: str = "unstructured",
+) -> tuple[Quantities, Quantities, Quantities]:
+    """What input transform, product and output transform do, all panels together."""
+    transform = cook_toom(m, shape.r)
+    panels = make_panels(shape, m, core.lanes, blocking.panel_vectors)
+    vectors = panels.total_rows * panels.segment_vectors
+    images = FLOAT_BYTES * shape.n
+    inputs = _beyond(images * shape.c * shape.h * shape.w, core.l2_bytes)
+    outputs = _beyond(images * shape.k * shape.oh * shape.ow, core.l2_bytes)
+    first = Quantities(
+        transform_ops=shape.c * vectors * _input_ops(transform),
+        segments=shape.c * panels.total_rows,
+        activation_lines=inputs,
+    )
+    last = Quantities(
+        transform_ops=shape.k * vectors * _output_ops(transform),
+        segments=shape.k * panels.total_rows,
+        activation_lines=outputs,
+    )
+    if algorithm == "sparse_winograd":
+        middle = _sparse_product(shape, panels, density, core, blocking, structure)
+    else:
+        middle = _dense_product(shape, panels, core, blocking)
+    return first, middle, last
+
+
+def blockings(
+    shape: ConvShape, algorithm: str, m: int, core: Core, structure: str = "unstructured"
+) -> Iterator[Blocking]:
+    """Every blocking that the model compares; all of them fit the kernel and the registers."""
+    alpha, sharing = m + shape.r - 1, _SHARING.get(structure, 1)
     if algorithm == "dense_winograd":
         rows_choices = (4,) if core.vector_registers <= 16 else (8,)
     else:
-        rows_choices = (1, 2)
+        rows_choices = (1, 2) if sharing == 1 else (sharing,)
     limit = min(MAX_PANEL_VECTORS, core.vector_registers - 4)
+    seen = set()
     for vectors in range(1, MAX_PANEL_VECTORS + 1):
         panels = make_panels(shape, m, core.lanes, vectors)
         row_bytes = alpha * alpha * panels.stride * FLOAT_BYTES
         left = core.l2_bytes - shape.c * row_bytes
         fitting = max(left, core.l2_bytes // 4) // row_bytes
         for rows, most in product(rows_choices, (max(int(fitting), 8), MAX_K_BLOCK)):
-            if algorithm == "dense_winograd" or panels.vectors * rows <= limit:
-                yield Blocking(vectors, _even_block(shape.k, most), CHANNEL_BLOCK, rows)
+            blocking = Blocking(vectors, _even_block(shape.k, most), CHANNEL_BLOCK, rows)
+            # The same panels under another number are the same kernel.
+            same = (panels.rows, panels.segment_tiles, blocking.k_block, rows)
+            fits = algorithm == "dense_winograd" or panels.vectors * rows <= limit
+            if fits and same not in seen:
+                seen.add(same)
+                yield blocking
 
 
 def _even_block(k: int, most: int) -> int:
@@ -129,56 +245,91 @@ def _even_block(k: int, most: int) -> int:
     return k if blocks == 1 else min(k, ceil_div(ceil_div(k, blocks), 8) * 8)
 
 
-def _cost(
-    shape: ConvShape, algorithm: str, m: int, density: float, core: Core, blocking: Blocking
-) -> Cost:
-    transform = cook_toom(m, shape.r)
-    panels = make_panels(shape, m, core.lanes, blocking.panel_vectors)
-    density = density if algorithm == "sparse_winograd" else 1.0
-    segment_vectors = panels.total_rows * panels.segment_vectors
-    overhead = SEGMENT_OVERHEAD * panels.total_rows
-    per_vector = CYCLES_PER_TRANSFORM_OP * segment_vectors
-    input_cycles = shape.c * (per_vector * _input_ops(transform) + overhead)
-    output_cycles = shape.k * (per_vector * _output_ops(transform) + overhead)
-    per_row = shape.c // shape.groups * density
-    if algorithm == "sparse_winograd":
-        per_panel = _sparse_cycles(shape, panels, per_row, blocking)
-    else:
-        per_panel = _dense_cycles(shape, panels, per_row, blocking, core)
-    per_panel += _scratch_cycles(shape, panels, blocking, core)
-    tiles = shape.n * panels.tiles_y * panels.tiles_x
-    flops = 2 * tiles * transform.coordinates * shape.k * per_row
-    flops += tiles * (shape.c * 2 * _flops(transform.bt) + shape.k * 2 * _flops(transform.at))
-    return Cost(input_cycles, per_panel * panels.count, output_cycles, int(flops), blocking)
+def _sparse_product(
+    shape: ConvShape,
+    panels: Panels,
+    density: float,
+    core: Core,
+    blocking: Blocking,
+    structure: str,
+) -> Quantities:
+    """One load per multiply-add and one for the value, then what each slice of rows costs.
+
+    Rows that share their pattern load their inputs once; their values still come one by one.
+    """
+    rows, sharing = panels.alpha**2 * shape.k, _SHARING.get(structure, 1)
+    nonzeros = rows * (shape.c // shape.groups) * density
+    v, together = panels.vectors, max(blocking.rows_at_once, sharing)
+    # Accumulators of one slice are the independent chains; a few slices overlap in the core.
+    latency = FMA_LATENCY / _SLICES_IN_FLIGHT / together
+    step = max((v / sharing + 1) / LOADS_PER_CYCLE, v / FMAS_PER_CYCLE, latency)
+    offsets = nonzeros / (panels.alpha**2 if structure == "kernel" else sharing)
+    lines = FLOAT_BYTES * (nonzeros + offsets) / LINE_BYTES
+    touched = nonzeros / sharing * v * core.lanes / CACHE_LINE
+    return Quantities(
+        steps=panels.count * nonzeros * step,
+        slices=panels.count * rows / together,
+        product_stores=panels.count * rows * v,
+        **_moved(shape, panels, core, blocking, lines, touched),
+    )
 
 
-def _sparse_cycles(shape: ConvShape, panels: Panels, per_row: float, blocking: Blocking) -> float:
-    """Load-bound: one load per multiply-add and one for the value; then each row's overhead."""
-    rows = panels.alpha**2 * shape.k
-    step = (panels.vectors + 1) / LOADS_PER_CYCLE
-    # Chains of dependent multiply-adds: one row alone cannot go faster than their latency.
-    step = max(step, 4.0 / blocking.rows_at_once / 1.5)
-    return rows * (per_row * step + ROW_OVERHEAD / blocking.rows_at_once + panels.vectors)
-
-
-def _dense_cycles(
-    shape: ConvShape, panels: Panels, per_row: float, blocking: Blocking, core: Core
-) -> float:
-    rows = blocking.rows_at_once
+def _dense_product(shape: ConvShape, panels: Panels, core: Core, blocking: Blocking) -> Quantities:
+    """Register blocks of rows x vectors: busy multiply-adders, or loads where blocks are flat."""
+    rows, channels = blocking.rows_at_once, shape.c // shape.groups
     blocks = ceil_div(panels.vectors, max(1, (core.vector_registers - 1) // (rows + 1)))
     vectors = panels.vectors / blocks
-    step = max(rows * vectors / 2.0, (rows + vectors) / LOADS_PER_CYCLE) * blocks
+    step = max(rows * vectors / FMAS_PER_CYCLE, (rows + vectors) / LOADS_PER_CYCLE, FMA_LATENCY)
     slices = panels.alpha**2 * ceil_div(shape.k, rows)
-    return slices * (per_row * step * 1.1 + ROW_OVERHEAD + panels.vectors * rows)
+    lines = panels.alpha**2 * shape.k * channels * FLOAT_BYTES / LINE_BYTES
+    touched = slices * channels * panels.vectors * core.lanes / CACHE_LINE
+    return Quantities(
+        steps=panels.count * slices * channels * step * blocks,
+        slices=panels.count * slices * blocks,
+        product_stores=panels.count * slices * rows * panels.vectors,
+        **_moved(shape, panels, core, blocking, lines, touched),
+    )
 
 
-def _scratch_cycles(shape: ConvShape, panels: Panels, blocking: Blocking, core: Core) -> float:
-    """Bringing every coordinate's inputs into L1 once per block of output channels."""
-    lines = panels.alpha**2 * panels.stride / CACHE_LINE
-    used = lines * (shape.c + blocking.k_block) * CACHE_LINE * FLOAT_BYTES
-    price = L2_LINE if used <= core.l2_bytes else L3_LINE
-    blocks = ceil_div(shape.k, blocking.k_block)
-    return price * lines * (shape.c * blocks + shape.k) / 2
+def _moved(
+    shape: ConvShape,
+    panels: Panels,
+    core: Core,
+    blocking: Blocking,
+    weight_lines: float,
+    touched: float,
+) -> dict[str, float]:
+    """Cache lines that the product moves between levels, all panels together.
+
+    Args:
+        shape, panels, core, blocking: what is computed, and how.
+        weight_lines: lines of all weights and offsets; every panel reads each once.
+        touched: lines of transformed inputs that the product reads in a panel, repeats counted.
+    """
+    coordinates = panels.alpha**2
+    lines = coordinates * panels.stride / CACHE_LINE  # of one channel
+    passes = ceil_div(shape.k, blocking.k_block)
+    # Every pass over a coordinate brings its inputs into L1 once; those that do not stay there
+    # come again whenever they are read.
+    inputs = shape.c // shape.groups * panels.stride * FLOAT_BYTES
+    missing = max(0.0, 1 - _L1_SHARE * core.l1_bytes / inputs)
+    once = min(lines * shape.c * passes, touched)
+    into_l1 = once + missing * max(0.0, touched - once)
+    scratch = lines * (shape.c + blocking.k_block) * LINE_BYTES
+    weights = weight_lines * LINE_BYTES
+    # Transformed inputs and products are written and read; what L2 cannot hold goes through L3.
+    spilled = max(0.0, 1 - core.l2_bytes / scratch)
+    stay = scratch + weights <= core.l2_bytes
+    return {
+        "l1_misses": panels.count * (into_l1 + 2 * lines * shape.k),
+        "l2_misses": panels.count * spilled * lines * (shape.c * (1 + passes) + shape.k),
+        "weight_lines": weight_lines * (1 if stay else panels.count),
+    }
+
+
+def _beyond(data_bytes: float, cache_bytes: int) -> float:
+    """Lines of an array that a cache does not keep from one layer to the next."""
+    return max(0.0, data_bytes - cache_bytes / 2) / LINE_BYTES
 
 
 def _flops(matrix) -> int:

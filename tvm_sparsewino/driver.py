@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,17 @@ from ._compat import load_module, tensor_dtype
 from ._version import __version__
 from .artefact import Description, TensorInfo, read_description
 from .config import CompileConfig, LayerPlan
-from .errors import ArtefactError, ConfigError, ImportFailed, ShapeError, in_context
+from .errors import (
+    ArtefactError,
+    ConfigError,
+    ImportFailed,
+    ShapeError,
+    TargetError,
+    in_context,
+)
 from .executable import Executable
 from .extras import require
+from .records import Record, read_records
 from .relay_passes.import_onnx import import_onnx_graph
 from .relay_passes.import_torch import import_exported_program
 from .relay_passes.pipeline import sparsewino_pipeline
@@ -28,6 +36,11 @@ from .relay_passes.plan_layers import plan as plan_layers
 from .schedules.cpu_features import instruction_sets, missing_on_host
 from .schedules.target import CpuTarget
 from .thread_pool import settled_threads
+from .tuner.measure import LocalMachine
+from .tuner.network import Layer, layers_to_tune, tune_layers
+from .tuner.remote import remote_machine
+from .tuner.search import Found
+from .tuner.version import kernel_version
 
 ENTRY = "main"
 ONNX_OPSET = 18  # what runtimes of the last years read
@@ -141,6 +154,7 @@ def compile(
     num_threads: int | None = None,
     plan: Iterable[LayerPlan] | None = None,
     dump_dir: str | os.PathLike[str] | None = None,
+    records: str | os.PathLike[str] | None = None,
 ) -> Executable:
     """Compile a network for a CPU.
 
@@ -152,11 +166,15 @@ def compile(
             else all cores this process may use; fewer if TVM made a smaller pool before.
         plan: one plan per convolution; made here if None.
         dump_dir: a folder that gets the module after every phase, made if missing.
+        records: a file that :func:`tune` wrote. Layers of which it has a measurement for these
+            kernels, this target and this number of threads get the plan that was fastest; the
+            plan's reason says so.
 
     Raises:
         TargetError: an unknown target.
         ShapeError: a symbolic shape; names the layer or the input.
-        ConfigError: a plan that does not fit, or a bad number of threads.
+        ConfigError: a plan that does not fit, both a plan and records, or a bad number of threads.
+        TuneError: the records cannot be read.
     """
     autoload()
     cpu = as_cpu_target(target)
@@ -164,7 +182,10 @@ def compile(
     inputs, outputs, returns_tuple = _signature(mod)
     if dump_dir is not None:
         Path(dump_dir).mkdir(parents=True, exist_ok=True)
-    plans = plan_layers(mod, cpu, config) if plan is None else tuple(plan)
+    if plan is not None and records is not None:
+        raise ConfigError("a plan was given, which leaves nothing for records to decide")
+    known = read_records(records, kernel_version()) if records is not None else None
+    plans = plan_layers(mod, cpu, config, threads, known) if plan is None else tuple(plan)
     pipeline = sparsewino_pipeline(config, plans, dump_dir)
     built = tvm.compile(mod, cpu.tvm_target(), relax_pipeline=pipeline)
     description = Description(
@@ -177,6 +198,61 @@ def compile(
         versions={"tvm-sparsewino": __version__, "apache-tvm": _tvm_version()},
     )
     return Executable(built, description, threads)
+
+
+def tune(
+    mod: IRModule,
+    records: str | os.PathLike[str],
+    target: str | CpuTarget = "native",
+    config: CompileConfig | None = None,
+    num_threads: int | None = None,
+    budget: float = 30.0,
+    rpc_tracker: str | None = None,
+    rpc_key: str | None = None,
+    report: Callable[[Layer, Found], Any] = lambda layer, found: None,
+) -> list[Record]:
+    """Measure the candidate plans of every convolution; ``compile(..., records=...)`` uses them.
+
+    Args:
+        mod: as for :func:`compile`.
+        records: a file that gets one line per distinct convolution, as soon as it is measured; what
+            it holds already stays.
+        target: as for :func:`compile`; to be named for a remote machine.
+        config: options that decide which plans are allowed; the defaults if None.
+        num_threads: as for :func:`compile`; to be named for a remote machine.
+        budget: seconds for each distinct convolution.
+        rpc_tracker: "HOST:PORT" of TVM's RPC tracker that lends the machine to measure on; this
+            machine if None.
+        rpc_key: the key that the machine's server has registered with.
+        report: called after each convolution.
+
+    Raises:
+        TargetError: an unknown target, or one that this machine, measuring itself, cannot run.
+        ShapeError: a symbolic shape; names the layer.
+        ConfigError: a bad number of threads or of seconds, or a remote machine without key, target
+            or threads.
+        TuneError: a file that cannot be read or written, no such tracker or key, or a layer that
+            cannot be measured.
+    """
+    autoload()
+    cpu, config = as_cpu_target(target), config or CompileConfig()
+    if not budget > 0:
+        raise ConfigError(f"budget must be a positive number of seconds, got {budget!r}")
+    if Path(records).exists():
+        read_records(records, kernel_version())  # refuse a damaged file before measuring for it
+    if rpc_tracker is None:
+        threads = settled_threads(num_threads)
+        missing = missing_on_host(instruction_sets(cpu.features()))
+        if missing:
+            raise TargetError(f"{cpu.text!r} needs {', '.join(missing)}, which this CPU lacks")
+        layers = layers_to_tune(mod, cpu, config, threads)
+        machine = LocalMachine(cpu, threads)
+        return tune_layers(layers, cpu, threads, machine, records, budget, report)
+    if not rpc_key or target == "native" or num_threads is None:
+        raise ConfigError("a remote machine needs its key, its target and the number of threads")
+    layers = layers_to_tune(mod, cpu, config, num_threads)
+    with remote_machine(rpc_tracker, rpc_key, cpu, num_threads) as machine:
+        return tune_layers(layers, cpu, num_threads, machine, records, budget, report)
 
 
 def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Executable:

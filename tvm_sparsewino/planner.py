@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
 from .config import CompileConfig, ConvShape, LayerPlan
 from .cook_toom import cook_toom
-from .cost import Core, predict
+from .cost import Core, Cost, predict
+from .cost_direct import predict_direct
+from .records import LayerKey, Records, layer_key
 from .schedules.target import CpuTarget
+from .structure import detect_structure
 
 TILES = (2, 4, 6)
+UNSTRUCTURED = "unstructured"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to compute a convolution, with the best blocking that the model knows.
+
+    Attributes:
+        algorithm, m, structure: as in :class:`LayerPlan`.
+        density: share of nonzeros among the weights that this way reads.
+        cost: predicted.
+    """
+
+    algorithm: str
+    m: int
+    density: float
+    structure: str
+    cost: Cost
+
+    def __str__(self) -> str:
+        kind = self.algorithm.replace("_", " ").replace("winograd", f"F({self.m})")
+        return kind if self.structure == UNSTRUCTURED else f"{kind} {self.structure}"
 
 
 def winograd_coefficients(weight: np.ndarray, m: int) -> np.ndarray:
@@ -22,6 +51,15 @@ def winograd_coefficients(weight: np.ndarray, m: int) -> np.ndarray:
     g = algorithm.arrays()[1]
     u = np.einsum("ip,kcpq,jq->ijkc", g, weight.astype(np.float64), g, optimize=True)
     return u.reshape(algorithm.coordinates, *weight.shape[:2]).astype(np.float32)
+
+
+def kernel_weight(weight: np.ndarray, m: int, plan: LayerPlan) -> np.ndarray:
+    """The weights that the kernel of ``plan`` takes, from coefficients of F(m, r) or, m being 0,
+    from a filter.
+    """
+    if plan.m and not m:
+        weight = winograd_coefficients(weight, plan.m)
+    return np.ascontiguousarray(weight, np.float32)
 
 
 def plan_left(name: str, reason: str, shape: ConvShape | None = None) -> LayerPlan:
@@ -38,7 +76,14 @@ def plan_left(name: str, reason: str, shape: ConvShape | None = None) -> LayerPl
 
 
 def plan_winograd(
-    name: str, shape: ConvShape, u: np.ndarray, m: int, target: CpuTarget, config: CompileConfig
+    name: str,
+    shape: ConvShape,
+    u: np.ndarray,
+    m: int,
+    target: CpuTarget,
+    config: CompileConfig,
+    threads: int = 1,
+    records: Records | None = None,
 ) -> LayerPlan:
     """Plan a convolution whose weights are Winograd coefficients: m is fixed, others cannot run it.
 
@@ -49,17 +94,27 @@ def plan_winograd(
         m: the tile the coefficients were made for.
         target: the CPU.
         config: options.
+        threads: cores that work together; they decide the blocking, never algorithm or tile, so
+            that results do not depend on them.
+        records: measurements, which are followed where they hold for the layer.
     """
-    density = _density(u)
-    reason = f"trained as Winograd coefficients of F({m},{shape.r})"
-    best = _best([(m, density)], shape, target)
-    return _planned(name, shape, best, target, config, reason)
+    options = winograd_options(shape, u, m, target)
+    origin = f"trained as Winograd coefficients of F({m},{shape.r})"
+    planned = _planned(name, shape, options, config, origin, machine(target, threads))
+    key = weights_key(shape, u, m, target, threads)
+    return _as_recorded(planned, options, origin, key, records)
 
 
 def plan_spatial(
-    name: str, shape: ConvShape, weight: np.ndarray, target: CpuTarget, config: CompileConfig
+    name: str,
+    shape: ConvShape,
+    weight: np.ndarray,
+    target: CpuTarget,
+    config: CompileConfig,
+    threads: int = 1,
+    records: Records | None = None,
 ) -> LayerPlan:
-    """Plan a plain convolution, which may run as a Winograd convolution with any tile.
+    """Plan a plain convolution: direct, or as a Winograd convolution with any tile.
 
     Args:
         name: the layer's name.
@@ -67,69 +122,132 @@ def plan_spatial(
         weight: float32 [K, C/groups, r, r].
         target: the CPU.
         config: options.
+        threads, records: as for :func:`plan_winograd`.
     """
-    density = _density(weight)
     if min(shape.c, shape.k) < config.min_channels:
         channels = min(shape.c, shape.k)
         return plan_left(name, f"{channels} channels, below {config.min_channels}", shape)
-    if density == 1.0 and not config.winograd_for_dense:
-        return plan_left(name, "no zeros in its weights, and winograd_for_dense is off", shape)
-    tiles = [m for m in TILES if m <= config.max_tile]
-    candidates = [(m, _density(winograd_coefficients(weight, m))) for m in tiles]
-    best = _best(candidates, shape, target)
-    reason = f"cheapest of the tiles {', '.join(map(str, tiles))} for {density:.0%} dense weights"
-    return _planned(name, shape, best, target, config, reason)
+    options = spatial_options(shape, weight, target, config)
+    origin = f"{weight_density(weight):.0%} dense weights"
+    if not any(option.m for option in options):
+        origin += ", and winograd_for_dense is off"
+    planned = _planned(name, shape, options, config, origin, machine(target, threads))
+    key = weights_key(shape, weight, 0, target, threads)
+    return _as_recorded(planned, options, origin, key, records)
 
 
-def _density(values: np.ndarray) -> float:
+def winograd_options(shape: ConvShape, u: np.ndarray, m: int, target: CpuTarget) -> list[Option]:
+    """Every way to compute a convolution with coefficients of F(m, r), cheapest first."""
+    options = _winograd(shape, u, m, machine(target))
+    return sorted(options, key=lambda option: option.cost.cycles)
+
+
+def spatial_options(
+    shape: ConvShape, weight: np.ndarray, target: CpuTarget, config: CompileConfig
+) -> list[Option]:
+    """Every way that ``config`` allows to compute a convolution with a filter, cheapest first."""
+    core, density = machine(target), weight_density(weight)
+    options = [Option("dense_direct", 0, density, UNSTRUCTURED, predict_direct(shape, core))]
+    if config.winograd_for_dense or density < 1.0:
+        for m in TILES:
+            if m <= config.max_tile:
+                options += _winograd(shape, winograd_coefficients(weight, m), m, core)
+    return sorted(options, key=lambda option: option.cost.cycles)
+
+
+def machine(target: CpuTarget, threads: int = 1) -> Core:
+    """What the cost model needs to know of ``threads`` cores of ``target``."""
+    return Core(target.lanes, target.vector_registers, target.l1_bytes, target.l2_bytes, threads)
+
+
+def weights_key(
+    shape: ConvShape, weight: np.ndarray, m: int, target: CpuTarget, threads: int
+) -> LayerKey:
+    """What records of a layer are found by; ``m`` is 0 for a filter."""
+    structure = weight_structure(weight, shape.groups) if m else UNSTRUCTURED
+    return layer_key(shape, m, weight_density(weight), structure, target.text, threads)
+
+
+def _winograd(shape: ConvShape, u: np.ndarray, m: int, core: Core) -> Iterator[Option]:
+    density = weight_density(u)
+    for structure in dict.fromkeys((weight_structure(u, shape.groups), UNSTRUCTURED)):
+        cost = predict(shape, "sparse_winograd", m, density, core, structure)
+        yield Option("sparse_winograd", m, density, structure, cost)
+    cost = predict(shape, "dense_winograd", m, density, core)
+    yield Option("dense_winograd", m, density, UNSTRUCTURED, cost)
+
+
+def weight_structure(u: np.ndarray, groups: int) -> str:
+    """The pattern that the zeros of coefficients keep to; weights without zeros have none."""
+    return UNSTRUCTURED if u.all() else detect_structure(u, groups)
+
+
+def weight_density(values: np.ndarray) -> float:
+    """Share of nonzeros."""
     return float(np.count_nonzero(values) / values.size) if values.size else 0.0
 
 
-def _best(
-    candidates: list[tuple[int, float]], shape: ConvShape, target: CpuTarget
-) -> tuple[str, int, float]:
-    """The (algorithm, m, density) with the lowest predicted cost; the first of equals."""
-    options = [
-        (algorithm, m, density)
-        for m, density in candidates
-        for algorithm in ("sparse_winograd", "dense_winograd")
-    ]
-    return min(options, key=lambda option: predict(shape, *option, _core(target)).cycles)
-
-
-def _core(target: CpuTarget) -> Core:
-    return Core(target.lanes, target.vector_registers, target.l2_bytes)
+def plan_of(name: str, shape: ConvShape, option: Option, reason: str = "") -> LayerPlan:
+    """The plan that runs ``shape`` in the way of ``option``."""
+    blocking = option.cost.blocking
+    return LayerPlan(
+        name=name,
+        conv=shape,
+        density=option.density,
+        algorithm=option.algorithm,
+        m=option.m,
+        panel_vectors=blocking.panel_vectors,
+        k_block=blocking.k_block,
+        channel_block=blocking.channel_block,
+        rows_at_once=blocking.rows_at_once,
+        structure=option.structure,
+        reason=reason,
+        flops_direct=shape.direct_flops,
+        flops_done=option.cost.flops_done,
+        cost_cycles=option.cost.cycles,
+    )
 
 
 def _planned(
     name: str,
     shape: ConvShape,
-    choice: tuple[str, int, float],
-    target: CpuTarget,
+    options: list[Option],
     config: CompileConfig,
     origin: str,
+    core: Core,
 ) -> LayerPlan:
-    algorithm, m, density = choice
-    cost = predict(shape, algorithm, m, density, _core(target))
-    other = {"sparse_winograd": "dense_winograd", "dense_winograd": "sparse_winograd"}[algorithm]
-    ratio = predict(shape, other, m, density, _core(target)).cycles / cost.cycles
-    chosen, beaten = (a.removesuffix("_winograd") for a in (algorithm, other))
-    kernel = (
-        f"with {1 - density:.1%} zeros the {chosen} kernel is predicted {ratio:.1f}x as fast as "
-        f"the {beaten} one"
+    """The plan of the cheapest option; the reason names what the others were predicted to take."""
+    best = options[0]
+    others = [f"{o} {o.cost.cycles / best.cost.cycles:.2f}x" for o in options[1:]]
+    than = f"; {', '.join(others)}" if others else ""
+    reason = f"{origin}; {best} is predicted at {best.cost.cycles / 1e6:.3g} Mcycles{than}"
+    if core.threads > 1 and best.m:
+        cost = predict(shape, best.algorithm, best.m, best.density, core, best.structure)
+        best = dataclasses.replace(best, cost=cost)
+    plan = plan_of(name, shape, best, reason)
+    if config.panel_vectors and best.m:
+        plan = dataclasses.replace(plan, panel_vectors=config.panel_vectors)
+    return plan
+
+
+def _as_recorded(
+    plan: LayerPlan, options: list[Option], origin: str, key: LayerKey, records: Records | None
+) -> LayerPlan:
+    """``plan``, or what was measured fastest for its layer if that is one of ``options``."""
+    if records is None:
+        return plan
+    record = records.find(key)
+    if record is None:
+        note = records.why_not(key)
+        return dataclasses.replace(plan, reason=f"{plan.reason}; {note}") if note else plan
+    kind = tuple(record.plan[name] for name in ("algorithm", "m", "structure"))
+    options = [o for o in options if (o.algorithm, o.m, o.structure) == kind]
+    if not options:
+        note = f"{kind[0]} with m = {kind[1]} was measured fastest, but is not allowed"
+        return dataclasses.replace(plan, reason=f"{plan.reason}; {note}")
+    gain = record.model_seconds / record.seconds
+    reason = (
+        f"{origin}; {options[0]} measured {record.seconds * 1e3:.4g} ms, the fastest of "
+        f"{record.candidates} plans, {gain:.2f}x as fast as what the model picks"
     )
-    return LayerPlan(
-        name=name,
-        conv=shape,
-        density=density,
-        algorithm=algorithm,
-        m=m,
-        panel_vectors=config.panel_vectors or cost.blocking.panel_vectors,
-        k_block=cost.blocking.k_block,
-        channel_block=cost.blocking.channel_block,
-        rows_at_once=cost.blocking.rows_at_once,
-        reason=f"{origin}; {kernel}",
-        flops_direct=shape.direct_flops,
-        flops_done=cost.flops_done,
-        cost_cycles=cost.cycles,
-    )
+    return dataclasses.replace(plan_of(plan.name, plan.conv, options[0], reason), **record.plan)

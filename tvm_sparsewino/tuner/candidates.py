@@ -1,0 +1,118 @@
+"""Which plans of a layer are worth measuring: the cost model's best, and their neighbours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from ..config import LayerPlan
+from ..cost import ranked
+from ..geometry import ceil_div, make_panels, round_up
+from ..planner import Option, machine, plan_of
+from ..schedules.target import CpuTarget
+from .measure import Problem
+
+# Other algorithms and tiles that are measured first, if predicted to take at most so much longer.
+_WORTH_A_TRY = 2.0
+_STARTS = 4
+# Of each algorithm's and tile's blockings: the best, and the best with another panel.
+_PANELS = 2
+
+
+def starts(
+    problem: Problem, options: list[Option], target: CpuTarget, threads: int
+) -> list[LayerPlan]:
+    """The plans to begin with: the model's choice first, then those that may be as good.
+
+    Args:
+        problem: the layer.
+        options: what the planner compares, cheapest first.
+        target: the CPU.
+        threads: threads of a call.
+    """
+    least = options[0].cost.cycles
+    plans = [
+        plan_of("", problem.shape, option)
+        for option in options[:_STARTS]
+        if option.cost.cycles <= _WORTH_A_TRY * least
+    ]
+    core = machine(target, threads)
+    for option in [o for o in options if o.m][:2]:
+        costs = ranked(
+            problem.shape, option.algorithm, option.m, option.density, core, option.structure
+        )
+        other = {cost.blocking.panel_vectors: cost for cost in reversed(costs)}
+        by_cost = sorted(other.values(), key=lambda cost: cost.cycles)[:_PANELS]
+        for cost in by_cost:
+            plans.append(plan_of("", problem.shape, dataclasses.replace(option, cost=cost)))
+    return list(dict.fromkeys(plans))
+
+
+def neighbours(plan: LayerPlan, target: CpuTarget) -> list[LayerPlan]:
+    """Plans one step from ``plan``, each another kernel that fits the target's registers."""
+    found: dict[tuple, LayerPlan] = {_same_kernel(plan, target): plan}
+    for steps in _MOVES:
+        for fields in steps(plan):
+            near = dataclasses.replace(plan, **fields, flops_done=0, cost_cycles=0.0)
+            if _fits(near, target):
+                found.setdefault(_same_kernel(near, target), near)
+    return list(found.values())[1:]
+
+
+def _panel(plan: LayerPlan) -> Iterator[dict[str, int]]:
+    """One vector more or fewer; direct panels are long, and go by halves."""
+    if plan.m:
+        sizes = [plan.panel_vectors + step for step in (-2, -1, 1, 2)]
+    else:
+        sizes = [plan.panel_vectors // 2, plan.panel_vectors * 3 // 4, plan.panel_vectors * 2]
+    yield from ({"panel_vectors": size} for size in sizes if size >= 1)
+
+
+def _rows(plan: LayerPlan) -> Iterator[dict[str, int]]:
+    """Another number of rows at once, and with it as many accumulators, or about."""
+    for rows in (1, 2, 3, 4, 6, 8):
+        yield {"rows_at_once": rows}
+        if plan.m and plan.algorithm == "sparse_winograd":
+            vectors = max(1, plan.panel_vectors * plan.rows_at_once // rows)
+            yield {"rows_at_once": rows, "panel_vectors": vectors}
+
+
+def _k_block(plan: LayerPlan) -> Iterator[dict[str, int]]:
+    """Half and twice as many blocks of output channels, or one more or fewer."""
+    k = plan.conv.k
+    blocks = ceil_div(k, min(plan.k_block or k, k))
+    for count in (blocks // 2, blocks - 1, blocks + 1, blocks * 2):
+        if 1 <= count <= ceil_div(k, 8):
+            yield {"k_block": min(k, round_up(ceil_div(k, count), 8))}
+
+
+def _channel_block(plan: LayerPlan) -> Iterator[dict[str, int]]:
+    """Half or twice as many channels that lie together."""
+    for size in (plan.channel_block // 2, plan.channel_block * 2):
+        if 1 <= size <= max(plan.conv.c, plan.conv.k):
+            yield {"channel_block": size}
+
+
+_MOVES: tuple[Callable[[LayerPlan], Iterator[dict[str, int]]], ...] = (
+    _panel,
+    _rows,
+    _k_block,
+    _channel_block,
+)
+
+
+def _fits(plan: LayerPlan, target: CpuTarget) -> bool:
+    """Whether the accumulators find room; kernels that split their vectors always fit."""
+    if plan.algorithm != "sparse_winograd":
+        return plan.rows_at_once < target.vector_registers
+    panels = make_panels(plan.conv, plan.m, target.lanes, plan.panel_vectors)
+    return panels.vectors * plan.rows_at_once <= target.vector_registers - 3
+
+
+def _same_kernel(plan: LayerPlan, target: CpuTarget) -> tuple:
+    """Equal for plans whose kernels are the same."""
+    panel = plan.panel_vectors
+    if plan.m:
+        panels = make_panels(plan.conv, plan.m, target.lanes, plan.panel_vectors)
+        panel = (panels.rows, panels.segment_tiles)
+    return (panel, plan.rows_at_once, plan.k_block, plan.channel_block)
