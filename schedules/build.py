@@ -21,7 +21,6 @@ from .direct_conv import emit_direct_conv
 from .epilogue import EpilogueOperands
 from .input_transform import emit_input_transform
 from .output_transform import emit_output_transform
-from .segments import each_segment
 from .sparse_gemm import emit_sparse_gemm
 from .structured_gemm import emit_structured_gemm
 
@@ -107,8 +106,7 @@ def _emit_panels(
         tvm_ir.scratch((layout.v.size,)) as v,
         tvm_ir.scratch((layout.product.size,)) as product,
     ):
-        with each_segment(layout.panels, panel) as segment:
-            emit_input_transform(data, v, shape, layout, algorithm, segment)
+        emit_input_transform(data, v, shape, layout, algorithm, panel)
         with T.serial(0, layout.k_blocks) as block:
             if plan.structure != "unstructured":
                 emit_structured_gemm(weights, v, product, block, plan, layout, vector_registers)

@@ -39,7 +39,7 @@ TOOLS = Path(__file__).parent / "avx512"
 CPU = parse_target("llvm -mcpu=skylake-avx512")
 LANES, REGISTERS = CPU.lanes, CPU.vector_registers
 # What skylake-avx512 has beyond a CPU of 2008, in the assembler's words.
-FEATURES = "popcnt lzcnt bmi bmi2 fma avx512f avx512cd avx512bw avx512dq avx512vl"
+FEATURES = "popcnt lzcnt prfchw bmi bmi2 fma avx512f avx512cd avx512bw avx512dq avx512vl"
 MARCH = "+".join(["corei7", *FEATURES.split()])
 
 wide = functools.partial(Case, lanes=LANES, registers=REGISTERS)

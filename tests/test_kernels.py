@@ -163,6 +163,19 @@ MAPS = [
     Case(conv(9, 11, n=2), m=4, panel_vectors=3, lanes=8),
     Case(conv(7, 13), m=6, panel_vectors=1),
     Case(conv(6, 19), m=6, panel_vectors=3, lanes=8),
+    # Vectors that run over the ends of 14, 7, 6, 5 and 9 tiles in a row, and over images.
+    Case(conv(9, 56), m=4, panel_vectors=5, lanes=8),
+    Case(conv(9, 28, n=3), m=4, panel_vectors=4, lanes=8),
+    Case(conv(6, 22), m=4, panel_vectors=5, lanes=8),
+    Case(conv(12, 12, n=2), m=2, panel_vectors=4, lanes=8),
+    Case(conv(5, 13, n=3), m=2, panel_vectors=4, lanes=8),
+    Case(conv(5, 30, n=2), m=6, panel_vectors=3, lanes=8),
+    Case(conv(5, 18), m=2, panel_vectors=3, lanes=4),
+    # Rows cut into panels: the last has one tile, or one output, and vectors before it overlap.
+    Case(conv(7, 33), m=2, panel_vectors=1, lanes=8),
+    Case(conv(6, 65, padding=(0, 2, 2, 1)), m=4, panel_vectors=1, lanes=8),
+    Case(conv(2, 51, padding=(1, 0, 1, 0)), m=2, panel_vectors=1, lanes=8),
+    Case(conv(8, 49, padding=(2, 2, 2, 2)), m=6, panel_vectors=1, lanes=8),
 ]
 PADDING = [
     Case(conv(5, 7, padding=(0, 0, 0, 0)), m=2),

@@ -32,7 +32,6 @@ from tvm_sparsewino.schedules.build import build_conv
 from tvm_sparsewino.schedules.epilogue import EpilogueOperands
 from tvm_sparsewino.schedules.input_transform import emit_input_transform
 from tvm_sparsewino.schedules.output_transform import emit_output_transform
-from tvm_sparsewino.schedules.segments import each_segment
 from tvm_sparsewino.schedules.sparse_gemm import emit_sparse_gemm
 from tvm_sparsewino.schedules.target import CpuTarget, parse_target
 from tvm_sparsewino.thread_pool import use_threads
@@ -129,8 +128,7 @@ def stage_kernel(stage: str, plan: LayerPlan, packed: PackedWeights, target: Cpu
             tvm_ir.scratch((layout.product.size,)) as product,
         ):
             if stage == "input":
-                with each_segment(layout.panels, panel) as segment:
-                    emit_input_transform(data, v, shape, layout, algorithm, segment)
+                emit_input_transform(data, v, shape, layout, algorithm, panel)
             with T.serial(0, layout.k_blocks) as block:
                 if stage == "gemm":
                     emit_sparse_gemm(weights, v, product, block, plan, layout)

@@ -1,0 +1,67 @@
+"""Ask early for the rows of the map that a panel reads or writes next.
+
+A panel touches a few rows of every channel: too few lines in a row for the CPU to foresee them.
+Asking takes one instruction per cache line, spread over the vectors of the channel before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import _compat as tvm_ir
+from .._compat import tir
+from ..config import ConvShape
+from ..geometry import CACHE_LINE, Panels, ceil_div
+
+
+def prefetch_inputs(
+    data: Any, shape: ConvShape, panels: Panels, panel: Any, channel: Any, vector: Any
+) -> None:
+    """Emit one vector's share of the requests for the rows that ``panel`` reads of ``channel``.
+
+    Panels that run over the border of an image ask for a few rows that nobody needs.
+
+    Args:
+        data: buffer [N, C, H, W].
+        shape: the convolution.
+        panels: the cut into panels.
+        panel: index of the panel.
+        channel: the input channel; it need not exist.
+        vector: the vector of the panel with which the requests go out.
+    """
+    image, y, x = _corner(panels, panel)
+    top, left = shape.padding[0], shape.padding[1]
+    corner = [image, channel, tir.max(y - top, 0), tir.max(x - left, 0)]
+    rows = min((panels.rows - 1) * panels.m + panels.alpha, shape.h)
+    _prefetch(data, corner, rows, shape.w, panels, vector, write=False)
+
+
+def prefetch_outputs(
+    output: Any, shape: ConvShape, panels: Panels, panel: Any, k: Any, vector: Any
+) -> None:
+    """The same for the rows that ``panel`` writes of output channel ``k``."""
+    image, y, x = _corner(panels, panel)
+    rows = min(panels.rows * panels.m, shape.oh)
+    _prefetch(output, [image, k, y, x], rows, shape.ow, panels, vector, write=True)
+
+
+def _corner(panels: Panels, panel: Any) -> tuple[Any, Any, Any]:
+    """Image, y and x of the first output of a panel."""
+    row = panel * panels.rows // panels.segments
+    x = panel * panels.rows % panels.segments * (panels.segment_tiles * panels.m)
+    return row // panels.tiles_y, row % panels.tiles_y * panels.m, x
+
+
+def _prefetch(
+    buffer: Any, corner: list[Any], rows: int, width: int, panels: Panels, vector: Any, write: bool
+) -> None:
+    image, channel, y, x = corner
+    span = width if panels.segments == 1 else panels.segment_tiles * panels.m
+    if span == width:  # rows follow each other in memory
+        rows, span = 1, rows * width
+    lines = ceil_div(span, CACHE_LINE)
+    share = ceil_div(rows * lines, panels.vectors)
+    for number in range(share):
+        line = vector * share + number
+        at = [image, channel, y + line // lines, x + line % lines * CACHE_LINE]
+        tvm_ir.prefetch(buffer, tuple(at), write)
