@@ -166,6 +166,9 @@ def _transposed_geometry(
         wanted = tuple(n * s for n, s in zip(size, strides, strict=True))
     if wanted is not None:
         totals = [f - w for f, w in zip(full, wanted, strict=True)]
+        if mode != "NOTSET" and min(totals) < 0:
+            # Runtimes and ONNX's reference put the missing outputs on different sides.
+            raise ImportFailed(f"auto_pad {mode} to {wanted} leaves outputs without any input")
         before, after = _split(totals, more_after=mode == "SAME_UPPER")
     elif mode == "VALID":
         before = after = (0,) * rank
@@ -209,7 +212,10 @@ def _numbers(
 
 
 def _split(totals: Sequence[int], more_after: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Totals in two halves; the odd one goes to the side that is named."""
-    small = tuple(int(t / 2) for t in totals)
+    """Totals in two parts; an odd one's larger part, and all of a negative one, goes to one side."""
+    small = tuple(max(t, 0) // 2 for t in totals)
     large = tuple(t - s for t, s in zip(totals, small, strict=True))
-    return (small, large) if more_after else (large, small)
+    if more_after:
+        return small, large
+    negative = tuple(min(t, 0) for t in totals)
+    return tuple(max(t, 0) for t in large), tuple(map(sum, zip(small, negative, strict=True)))

@@ -43,7 +43,6 @@ from .tuner.search import Found
 from .tuner.version import kernel_version
 
 ENTRY = "main"
-ONNX_OPSET = 18  # what runtimes of the last years read
 
 
 def import_torch(model: Any, example: tuple[Any, ...]) -> IRModule:
@@ -70,17 +69,28 @@ def import_exported(path: str | os.PathLike[str]) -> IRModule:
         ImportFailed: missing, not such a file, or as :func:`import_torch`.
         MissingExtra: PyTorch is not installed.
     """
+    program = read_exported(path)
+    with in_context(str(path)):
+        return import_exported_program(program)
+
+
+def read_exported(path: str | os.PathLike[str]) -> Any:
+    """The ``torch.export.ExportedProgram`` in a file that ``torch.export.save`` wrote (.pt2).
+
+    Raises:
+        ImportFailed: missing, or not such a file.
+        MissingExtra: PyTorch is not installed.
+    """
     torch = require("torch", "torch")
     require("tvm_sparsewino.nn.operator", "torch")  # the file may hold our operator
     with in_context(str(path)):
         if not Path(path).is_file():
             raise ImportFailed("there is no such file")
         try:
-            program = torch.export.load(path)
+            return torch.export.load(path)
         except Exception as error:  # PyTorch documents no kinds for a file that is something else
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ImportFailed(f"not an exported PyTorch program: {reason}") from error
-        return import_exported_program(program)
 
 
 def import_onnx(
@@ -114,7 +124,7 @@ def export_onnx(
     *,
     inline: bool = False,
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
-    opset: int = ONNX_OPSET,
+    opset: int | None = None,
 ) -> None:
     """Write a PyTorch model to an ONNX file, in evaluation mode.
 
@@ -123,14 +133,14 @@ def export_onnx(
     second file, ``path`` + ".data".
 
     Args:
-        model: a ``torch.nn.Module``; it stays as it is.
-        example: the positional arguments to export it with.
+        model: a ``torch.nn.Module``, which stays as it is, or a ``torch.export.ExportedProgram``.
+        example: the positional arguments to export a module with; a program has its own.
         path: the file to write.
         inline: put the standard operators in place of the nodes, for runtimes that reject
             functions, such as OpenVINO.
         dynamic: input name -> dimension -> symbol, for sizes that stay open, such as
             ``{"x": {0: "batch", 2: "height", 3: "width"}}``.
-        opset: version of ONNX's operators.
+        opset: version of ONNX's operators; PyTorch's choice if None.
 
     Raises:
         ExportFailed: PyTorch cannot export the model, or the file cannot be written.
@@ -143,8 +153,7 @@ def export_onnx(
     export = require("tvm_sparsewino.nn.onnx_export", "torch")
     proto = export.onnx_model(model, example, emitting.winograd_emitter(), opset, dynamic)
     with in_context(str(path)):
-        finished = writing.finish(proto, inline)
-    writing.save(finished, path)
+        writing.save(writing.finish(proto, inline), path)
 
 
 def compile(

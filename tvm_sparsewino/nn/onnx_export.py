@@ -21,20 +21,20 @@ _TALKATIVE = "torch.onnx._internal.exporter._registration"
 
 
 def onnx_model(
-    model: nn.Module,
+    model: nn.Module | torch.export.ExportedProgram,
     example: tuple[Any, ...],
     emit: Callable[..., Any],
-    opset: int,
+    opset: int | None = None,
     dynamic: DynamicShapes | None = None,
 ) -> Any:
     """The network as an ``onnx.ModelProto``, in evaluation mode; ``model`` stays as it is.
 
     Args:
-        model: any module, with or without Winograd layers.
-        example: the positional arguments to export with.
+        model: any module, with or without Winograd layers, or what ``torch.export`` made of one.
+        example: the positional arguments to export a module with.
         emit: makes a node of our operator; takes its operands and, by name, m, r, padding and
             groups.
-        opset: version of ONNX's own operators.
+        opset: version of ONNX's own operators; PyTorch's choice if None.
         dynamic: input name -> dimension -> symbol, for sizes that stay open.
 
     Raises:
@@ -45,9 +45,10 @@ def onnx_model(
     operator = torch.ops.sparsewino.winograd_conv2d.default
     try:
         with torch.no_grad(), _quiet():
+            is_module = isinstance(model, nn.Module)
             program = torch.onnx.export(
-                prepare_for_export(model),
-                example,
+                prepare_for_export(model) if is_module else model,
+                example if is_module else (),
                 dynamo=True,
                 opset_version=opset,
                 dynamic_shapes=_dynamic_shapes(dynamic),
@@ -58,7 +59,15 @@ def onnx_model(
         raise ExportFailed(
             f"{type(model).__name__} cannot be exported: {_reason(error)}"
         ) from error
-    return program.model_proto
+    return _checked(program.model_proto, opset)
+
+
+def _checked(proto: Any, opset: int | None) -> Any:
+    """Refuse another opset than was asked for; the exporter gives one when conversion fails."""
+    got = next(o.version for o in proto.opset_import if o.domain == "")
+    if opset is not None and got != opset:
+        raise ExportFailed(f"PyTorch can export this model to opset {got}, not to {opset}")
+    return proto
 
 
 def _translation(emit: Callable[..., Any]) -> Callable[..., Any]:

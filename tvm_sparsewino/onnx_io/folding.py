@@ -133,7 +133,10 @@ def _value(
 
 def _evaluated(node: onnx.NodeProto, feeds: dict[str, np.ndarray], opset: int) -> np.ndarray | None:
     """What ``node`` computes, None for something else than a tensor of a supported type."""
-    result = ReferenceEvaluator(node, opsets={"": opset}).run(None, feeds)[0]
+    inputs = [onnx.ValueInfoProto(name=name) for name in feeds]
+    output = onnx.ValueInfoProto(name=node.output[0])
+    graph = onnx.helper.make_graph([node], "fold", inputs, [output])
+    result = ReferenceEvaluator(graph, opsets={"": opset}).run(None, feeds)[0]
     if not isinstance(result, np.ndarray | np.generic):
         return None
     array = np.asarray(result)

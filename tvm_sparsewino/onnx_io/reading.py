@@ -116,12 +116,22 @@ def _checked(model: onnx.ModelProto, folder: Path | None) -> OnnxModel:
         with in_context(f"tensor {tensor.name!r}"):
             constants[tensor.name] = _array(tensor, folder)
     small = _without_tensors(model, constants)
+    _check(small)
+    return OnnxModel(small, constants, opset)
+
+
+def _check(model: onnx.ModelProto) -> None:
+    """Let onnx check ``model``; that inputs and outputs need a shape is not asked here."""
+    shaped = onnx.ModelProto()
+    shaped.CopyFrom(model)
+    for value in (*shaped.graph.input, *shaped.graph.output):
+        if value.type.WhichOneof("value") == "tensor_type":
+            value.type.tensor_type.shape.SetInParent()
     try:
-        onnx.checker.check_model(small)
+        onnx.checker.check_model(shaped)
     except Exception as error:  # of the checker: ValidationError, ValueError, RuntimeError, ...
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ImportFailed(f"not a valid ONNX model: {reason}") from error
-    return OnnxModel(small, constants, opset)
 
 
 def _opset(model: onnx.ModelProto) -> int:

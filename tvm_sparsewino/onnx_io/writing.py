@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from ..errors import ExportFailed, SparseWinoError
+from ..errors import ExportFailed
 from .body import MIN_OPSET
 from .functions import inlined, with_own_functions
 from .metadata import describe
@@ -82,9 +82,7 @@ def save(
                 os.replace(beside / data.name, data)
             os.replace(beside / path.name, path)
     except OSError as error:
-        raise ExportFailed(f"{path}: cannot be written: {error.strerror or error}") from error
-    except SparseWinoError as error:
-        raise ExportFailed(f"{path}: {error}") from error
+        raise ExportFailed(f"cannot be written: {error.strerror or error}") from error
 
 
 def _forget_notes(model: onnx.ModelProto) -> None:
