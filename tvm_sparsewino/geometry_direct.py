@@ -130,6 +130,9 @@ class DirectLayout:
         most = vector_registers - 4 if rows == 1 else (vector_registers - 1) // (rows + 1)
         tiles = ceil_div(self.vectors, max(most, 1))
         width, wider = divmod(self.vectors, tiles)
+        if tiles - wider == 1 and wider > width:
+            # LLVM spills in the body of a single narrow tile: take some of the wide ones with it.
+            tiles, wider = tiles + 1, wider - width
         runs = [(0, wider, width + 1), (wider * (width + 1), tiles - wider, width)]
         return [run for run in runs if run[1]]
 
