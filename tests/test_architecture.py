@@ -28,7 +28,7 @@ LAYERS = (
     ("relay_passes", "planner", "tuner"),
     ("onnx_io", "nn"),
     ("artefact", "executable", "driver"),
-    ("demo",),
+    ("demo", "bench"),
     ("cli",),
 )
 # What hangs at the side sees the leaves, the configuration and the operator definitions only.

@@ -1,0 +1,103 @@
+"""The process around one peer: commands as JSON lines on stdin, one JSON line of answer each.
+
+    {"do": "hello"}                                     -> {"engine", "versions"}
+    {"do": "load", "chain": FILE.npz, "threads": N}     -> {"settings"}
+    {"do": "run", "out": FILE.npy}                      -> {"shape"}
+    {"do": "time", "repeats": N, "seconds": S, "clock": C}  -> {"seconds": [per call, ...]}
+    {"do": "stop"}                                      -> {} and the process ends
+
+A chain file holds ``x`` float32 [N, C, H, W] and, for layer i, ``w<i>`` float32 [K, C, 3, 3] and
+``b<i>`` float32 [K]: 3x3 convolutions of stride 1 and padding 1, each with bias and ReLU. "time"
+makes one call to warm up, which counts if it is long, then calls until ``repeats`` are done or
+``seconds`` are over, at least one; the clock is "wall", or "cpu": what the
+process computed, for one thread on a machine others use.
+An error is answered with {"error": TEXT}; the process stays. What libraries print goes to stderr.
+
+This file runs in the environments of the peers: it needs NumPy and nothing of this project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+ENGINES = ("torch", "onnxruntime", "openvino", "ncnn", "deepsparse")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("engine", choices=ENGINES)
+    engine = importlib.import_module("engine_" + parser.parse_args().engine)
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    state: dict[str, Any] = {"engine": engine, "call": None}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = COMMANDS[request.pop("do")](state, **request)
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
+        if answer == {}:
+            return
+
+
+def hello(state: dict[str, Any]) -> dict[str, Any]:
+    return {"engine": state["engine"].NAME, "versions": state["engine"].versions()}
+
+
+def load(state: dict[str, Any], chain: str, threads: int) -> dict[str, Any]:
+    """Build the peer's network; ``call`` then runs it once and gives the output as an array."""
+    state["call"] = None
+    with np.load(chain) as file:
+        x = np.ascontiguousarray(file["x"])
+        count = sum(name.startswith("w") for name in file.files)
+        layers = [(file[f"w{i}"], file[f"b{i}"]) for i in range(count)]
+    state["call"], settings = state["engine"].build(x, layers, threads)
+    return {"settings": settings}
+
+
+def run(state: dict[str, Any], out: str) -> dict[str, Any]:
+    output = np.asarray(state["call"]())
+    np.save(out, output)
+    return {"shape": list(output.shape)}
+
+
+def measure(
+    state: dict[str, Any], repeats: int, seconds: float, clock: str = "wall"
+) -> dict[str, Any]:
+    return {"seconds": timed(state["call"], repeats, seconds, CLOCKS[clock])}
+
+
+def timed(
+    call: Callable[[], Any], repeats: int, seconds: float, clock: Callable[[], float]
+) -> list[float]:
+    start = clock()
+    call()
+    first = clock() - start
+    times = [first] if first > LONG_CALL else []
+    while len(times) < repeats and (not times or sum(times) < seconds):
+        start = clock()
+        call()
+        times.append(clock() - start)
+    return times
+
+
+def stop(state: dict[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+LONG_CALL = 0.2  # seconds after which a call has warmed itself up
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+COMMANDS = {"hello": hello, "load": load, "run": run, "time": measure, "stop": stop}
+
+if __name__ == "__main__":
+    main()
