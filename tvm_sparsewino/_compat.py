@@ -52,6 +52,7 @@ __all__ = [
     "make_target",
     "module_text",
     "onnx_converters",
+    "prefetch",
     "prim_func",
     "ramp",
     "runtime_tensor",
@@ -108,6 +109,13 @@ def broadcast(value: Any, lanes: int) -> Any:
     if isinstance(value, int | float):
         value = tir.const(float(value), "float32")
     return tir.Broadcast(value, lanes) if lanes > 1 else value
+
+
+def prefetch(buffer: tir.Buffer, index: Any, write: bool = False) -> None:
+    """Ask for the cache line of ``buffer[index]``, to be read or written; it may lie outside."""
+    keep, data = 3, 1
+    address = tir.address_of(buffer[index])
+    T.evaluate(tir.call_intrin("void", "tirx.prefetch", address, int(write), keep, data))
 
 
 def shuffle(vectors: Sequence[tir.PrimExpr], indices: Sequence[int]) -> tir.PrimExpr:
