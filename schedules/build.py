@@ -1,28 +1,18 @@
-"""The fused kernel of one convolution: input transform, GEMM, output transform, panel by panel.
-
-Panels run in parallel and share nothing, so results do not depend on the number of threads. Each
-thread keeps the transformed input of its panel and the products of one block of output channels;
-neither ever exists for the whole layer.
-"""
+"""The kernel of one convolution as a PrimFunc: its parameters, and which stages fill it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from .. import _compat as tvm_ir
-from .._compat import T, tir
+from .._compat import tir
 from ..config import Epilogue, LayerPlan
-from ..cook_toom import cook_toom
 from ..errors import ConfigError
-from ..geometry import KernelLayout, check_shape, kernel_layout
+from ..geometry import check_shape, kernel_layout
 from ..geometry_direct import direct_layout
-from .dense_gemm import emit_dense_gemm
 from .direct_conv import emit_direct_conv
 from .epilogue import EpilogueOperands
-from .input_transform import emit_input_transform
-from .output_transform import emit_output_transform
-from .sparse_gemm import emit_sparse_gemm
-from .structured_gemm import emit_structured_gemm
+from .fused import emit_fused, emit_split
 
 _OPERANDS = {
     "sparse_winograd": ("starts", "rows", "offsets", "values"),
@@ -75,7 +65,8 @@ def build_conv(
             emit_direct_conv(data, weights[0], output, layout, operands, vector_registers)
         else:
             layout = kernel_layout(plan, lanes)
-            _emit_panels(plan, layout, vector_registers, data, weights, operands, output)
+            emit = emit_split if plan.split_k else emit_fused
+            emit(plan, layout, vector_registers, data, weights, operands, output)
     return builder.get()
 
 
@@ -89,29 +80,3 @@ def kernel_name(plan: LayerPlan, epilogue: Epilogue) -> str:
     parts += ["bias"] * epilogue.bias + ["add"] * epilogue.residual
     parts += [epilogue.activation] * (epilogue.activation != "none")
     return "_".join(parts)
-
-
-def _emit_panels(
-    plan: LayerPlan,
-    layout: KernelLayout,
-    vector_registers: int,
-    data: tir.Buffer,
-    weights: list[tir.Buffer],
-    epilogue: EpilogueOperands,
-    output: tir.Buffer,
-) -> None:
-    shape, algorithm = plan.conv, cook_toom(plan.m, plan.conv.r)
-    with (
-        T.parallel(0, layout.panels.count) as panel,
-        tvm_ir.scratch((layout.v.size,)) as v,
-        tvm_ir.scratch((layout.product.size,)) as product,
-    ):
-        emit_input_transform(data, v, shape, layout, algorithm, panel)
-        with T.serial(0, layout.k_blocks) as block:
-            if plan.structure != "unstructured":
-                emit_structured_gemm(weights, v, product, block, plan, layout, vector_registers)
-            elif plan.algorithm == "sparse_winograd":
-                emit_sparse_gemm(weights, v, product, block, plan, layout)
-            else:
-                emit_dense_gemm(weights, v, product, block, plan, layout, vector_registers)
-            emit_output_transform(product, output, block, panel, shape, layout, algorithm, epilogue)

@@ -231,6 +231,8 @@ class LayerPlan(_Checked):
         flops_done: FLOPs of the kernel's nonzero products and transforms.
         cost_cycles: predicted core cycles.
         structure: the pattern of zeros that a sparse kernel makes use of, one of ``STRUCTURES``.
+        split_k: whether the blocks of output channels of a panel run in parallel, one panel after
+            the other, for layers of fewer panels than threads.
     """
 
     name: str
@@ -247,6 +249,7 @@ class LayerPlan(_Checked):
     flops_done: int = 0
     cost_cycles: float = 0.0
     structure: str = "unstructured"
+    split_k: bool = False
 
     def __post_init__(self) -> None:
         _check(self.algorithm in ALGORITHMS, f"unknown algorithm {self.algorithm!r}")
