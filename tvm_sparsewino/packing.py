@@ -106,36 +106,47 @@ def _block(plan: LayerPlan, layout: KernelLayout, block: int) -> range:
 def _pack_sparse(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> tuple:
     shape, width = plan.conv, plan.rows_at_once
     per_group, channels = shape.k // shape.groups, shape.c // shape.groups
-    starts, rows, offsets, values = [0], [], [], []
+    first_inputs = np.arange(shape.k) // per_group * channels
+    starts, rows, offsets, values = [np.zeros(1, int)], [], [], []
     for block in range(layout.k_blocks):
         members = np.array(_block(plan, layout, block))
         for u in weight[:, members]:
-            counts = np.count_nonzero(u, axis=1)
-            order = np.argsort(-counts, kind="stable")
-            for first in range(0, layout.slices * width, width):
-                chosen = order[first : first + width]
-                steps = int(counts[chosen].max(initial=0))
-                offset = np.zeros((steps, width), np.int32)
-                value = np.zeros((steps, width), np.float32)
-                for lane, row in enumerate(chosen):
-                    columns = np.flatnonzero(u[row])
-                    base = members[row] // per_group * channels
-                    # Padding steps read the row's own group: 0 * NaN of another must not enter.
-                    offset[:, lane] = layout.v.channel_offset(base)
-                    offset[: len(columns), lane] = layout.v.channel_offset(base + columns)
-                    value[: len(columns), lane] = u[row, columns]
-                written = np.full(width, layout.dummy_row)
-                written[: len(chosen)] = chosen
-                starts.append(starts[-1] + steps)
-                rows.append(layout.product.channel_offset(written))
-                offsets.append(offset.ravel())
-                values.append(value.ravel())
+            order, steps, offset, value = _pack_rows(u, first_inputs[members], layout, width)
+            written = np.full(layout.slices * width, layout.dummy_row)
+            written[: len(order)] = order
+            starts.append(starts[-1][-1] + np.cumsum(steps))
+            rows.append(layout.product.channel_offset(written))
+            offsets.append(offset)
+            values.append(value)
     return (
-        np.array(starts, np.int32),
+        np.concatenate(starts).astype(np.int32),
         np.concatenate(rows).astype(np.int32),
         _never_empty(np.concatenate(offsets), np.int32),
         _never_empty(np.concatenate(values), np.float32),
     )
+
+
+def _pack_rows(
+    u: np.ndarray, first_inputs: np.ndarray, layout: KernelLayout, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of one block and coordinate: their order, steps per slice, offsets and values."""
+    counts = np.count_nonzero(u, axis=1)
+    order = np.argsort(-counts, kind="stable")
+    u, counts, first_inputs = u[order], counts[order], first_inputs[order]
+    steps = np.zeros(layout.slices, int)
+    longest = counts[::width]
+    steps[: len(longest)] = longest
+    # Padding steps read the row's own group: 0 * NaN of another must not enter.
+    idle = np.zeros(layout.slices * width, np.int32)
+    idle[: len(order)] = layout.v.channel_offset(first_inputs)
+    offset = np.repeat(idle.reshape(-1, width), steps, axis=0)
+    value = np.zeros(offset.shape, np.float32)
+    row, column = np.nonzero(u)
+    slice_starts, row_starts = np.cumsum(steps) - steps, np.cumsum(counts) - counts
+    step = slice_starts[row // width] + np.arange(len(row)) - row_starts[row]
+    offset[step, row % width] = layout.v.channel_offset(first_inputs[row] + column)
+    value[step, row % width] = u[row, column]
+    return order, steps, offset.ravel(), value.ravel()
 
 
 def _never_empty(array: np.ndarray, dtype: type) -> np.ndarray:
