@@ -14,7 +14,7 @@ from tvm import relax
 from tvm.ir import IRModule
 
 from .._compat import constant_array, onnx_converters
-from ..errors import ImportFailed, in_context
+from ..errors import ImportFailed, SparseWinoError, in_context
 from ..onnx_graph import GraphNode, OnnxGraph
 from . import onnx_conv
 from .ops import winograd_conv2d
@@ -96,26 +96,37 @@ class _Importer:
     def run(self) -> IRModule:
         params = [relax.Var(i.name, relax.TensorType(i.shape, i.dtype)) for i in self.graph.inputs]
         self.values.update({p.name: p for p in params})
+        failure = None
         with self.builder.function("main", params):
             with self.builder.dataflow():
-                for node in self.graph.nodes:
-                    with in_context(f"node {node.name!r} ({node.op_type})"):
-                        self._convert(node)
-                outputs = [_as_tensor(self._value(name)) for name in self.graph.outputs]
-                result = outputs[0] if len(outputs) == 1 else relax.Tuple(outputs)
+                try:
+                    result = self._walk()
+                except SparseWinoError as error:
+                    # The builder complains on stderr about a function that is left open.
+                    failure, result = error, relax.const(0, "int64")
                 output = self.builder.emit_output(self.builder.normalize(result))
             self.builder.emit_func_output(output)
+        if failure is not None:
+            raise failure
         mod = self.builder.get()
         func = relax.analysis.remove_all_unused(mod["main"])
         mod["main"] = func.with_attr(LAYER_NAMES, self.layers)
         return mod
+
+    def _walk(self) -> relax.Expr:
+        """Convert every node; what the function returns."""
+        for node in self.graph.nodes:
+            with in_context(f"node {node.name!r} ({node.op_type})"):
+                self._convert(node)
+        outputs = [_as_tensor(self._value(name)) for name in self.graph.outputs]
+        return outputs[0] if len(outputs) == 1 else relax.Tuple(outputs)
 
     def _value(self, name: str) -> relax.Expr | None:
         """A value by its name, None for an optional one that is left out."""
         if name and name not in self.values:
             if name not in self.graph.constants:
                 raise ImportFailed(f"nothing computes {name!r}")
-            self.values[name] = relax.const(np.ascontiguousarray(self.graph.constants.pop(name)))
+            self.values[name] = _constant(self.graph.constants.pop(name))
         return self.values[name] if name else None
 
     def _convert(self, node: GraphNode) -> None:
@@ -128,7 +139,7 @@ class _Importer:
         convert = _winograd if is_winograd else _OWN.get(node.op_type, _by_tvm)
         try:
             result = convert(self, operands, node)
-        except ImportFailed:
+        except SparseWinoError:
             raise
         except Exception as error:  # TVM's converters raise whatever they meet
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -156,8 +167,13 @@ class _OptionalInputs(list):
 def _as_tensor(value: Any) -> Any:
     """A known shape as a tensor of int64; anything else as it is."""
     if isinstance(value, relax.ShapeExpr):
-        return relax.const(np.array([int(d) for d in value.values], np.int64))
+        return _constant(np.array([int(d) for d in value.values], np.int64))
     return value
+
+
+def _constant(array: np.ndarray) -> relax.Expr:
+    """``array`` in Relax; without a dtype, TVM would make int64 an int32."""
+    return relax.const(np.ascontiguousarray(array), str(array.dtype))
 
 
 def _split_tuple(builder: relax.BlockBuilder, result: Any) -> list[Any]:

@@ -113,9 +113,9 @@ def _value(
 ) -> np.ndarray | None:
     if node.domain not in ("", "ai.onnx") or len(node.output) != 1:
         return None
-    if node.op_type == "Shape" and node.input[0] in shapes:
+    if node.op_type == "Shape" and (shape := _shape(node.input[0], known, shapes)) is not None:
         start, end = (_integer(node, name) for name in ("start", "end"))
-        return np.array(shapes[node.input[0]][start:end], np.int64)
+        return np.array(shape[start:end], np.int64)
     if node.op_type == "Constant":
         return _evaluated(node, {}, opset)
     operands = [known.get(name) for name in node.input if name]
@@ -129,6 +129,10 @@ def _value(
         value = _evaluated(node, {node.input[0]: np.array([1], np.int64)}, opset)
         return np.full(tuple(feeds[node.input[0]]), value[0], value.dtype)
     return _evaluated(node, feeds, opset)
+
+
+def _shape(name: str, known: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> Shape | None:
+    return known[name].shape if name in known else shapes.get(name)
 
 
 def _evaluated(node: onnx.NodeProto, feeds: dict[str, np.ndarray], opset: int) -> np.ndarray | None:

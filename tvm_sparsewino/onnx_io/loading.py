@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper, shape_inference
 
+from ..errors import ImportFailed
 from ..onnx_graph import GraphNode, OnnxGraph
 from .folding import Shape, fold
 from .functions import with_own_functions, without_foreign_functions
@@ -33,8 +34,16 @@ def load_graph(
         ImportFailed: a model that cannot be read.
         ShapeError: shapes that do not fit, or are missing.
     """
+    try:
+        return _load(source, shapes)
+    except UnicodeError as error:
+        raise ImportFailed("damaged: it holds names that are no text") from error
+
+
+def _load(
+    source: str | os.PathLike[str] | onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | None
+) -> OnnxGraph:
     model = read(source)
-    del source  # a caller who passes on the only reference wants its memory back
     inputs = bind_shapes(model, shapes)
     proto = without_foreign_functions(with_own_functions(model.proto, model.opset))
     known_shapes = _shapes(proto)

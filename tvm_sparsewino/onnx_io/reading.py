@@ -197,10 +197,10 @@ def _array(tensor: TensorProto, folder: Path | None) -> np.ndarray:
     stored = getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type))
     if len(stored) != math.prod(shape):
         raise ImportFailed(f"{list(shape)} needs {math.prod(shape)} values, it has {len(stored)}")
-    try:
-        return np.array(stored, dtype).reshape(shape)
-    except OverflowError as error:
-        raise ImportFailed(f"a value does not fit {dtype}") from error
+    values = np.array(list(stored))
+    if dtype.kind != "f" and not np.array_equal(values, values.astype(dtype)):
+        raise ImportFailed(f"a value does not fit {dtype}")
+    return values.astype(dtype).reshape(shape)
 
 
 def _external(tensor: TensorProto, folder: Path | None, size: int) -> np.ndarray:

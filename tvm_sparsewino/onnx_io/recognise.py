@@ -28,7 +28,7 @@ def fold_bodies(graph: onnx.GraphProto, constants: dict[str, np.ndarray]) -> lis
     """Replace every body of our operator in ``graph`` by the operator, in place.
 
     Returns:
-        names of Conv nodes that transform an input like ours but are not followed by our body.
+        names of layers that begin with the transform of an input, as ours do, but go on otherwise.
     """
     index = _Index(graph, constants)
     replaced: dict[str, onnx.NodeProto] = {}  # by the output's name
@@ -39,7 +39,7 @@ def fold_bodies(graph: onnx.GraphProto, constants: dict[str, np.ndarray]) -> lis
             continue
         node = _find(conv, *algorithm, index)
         if node is None:
-            unknown.append(conv.name or conv.output[0])
+            unknown.append(_layer(conv))
         else:
             replaced[node.output[0]] = node
     if replaced:
@@ -99,6 +99,11 @@ def _transform(conv: onnx.NodeProto, index: _Index) -> tuple[int, int, tuple[int
     return m, alpha - m + 1, padding
 
 
+def _layer(conv: onnx.NodeProto) -> str:
+    """The layer's name as the Conv of the input transform carries it."""
+    return (conv.name or conv.output[0]).removesuffix("/tiles")
+
+
 def _find(
     conv: onnx.NodeProto, m: int, r: int, padding: tuple[int, ...], index: _Index
 ) -> onnx.NodeProto | None:
@@ -119,7 +124,7 @@ def _find(
                     OP_TYPE,
                     operands,
                     [output],
-                    name=conv.name.removesuffix("/tiles") or conv.output[0],
+                    name=_layer(conv),
                     domain=DOMAIN,
                     **attributes(m, r, padding, groups),
                 )

@@ -46,7 +46,7 @@ def _check_tensor(value: onnx.ValueInfoProto) -> None:
 
 
 def _bind(value: onnx.ValueInfoProto, shape: tuple[int, ...], symbols: dict[str, int]) -> None:
-    kind = value.type.tensor_type
+    kind, declared = value.type.tensor_type, _text(value)
     if not all(isinstance(d, int) and d >= 1 for d in shape):
         raise ShapeError(f"a shape is made of positive numbers, got {shape}")
     if not kind.HasField("shape"):
@@ -57,7 +57,7 @@ def _bind(value: onnx.ValueInfoProto, shape: tuple[int, ...], symbols: dict[str,
         raise ShapeError(f"has {len(kind.shape.dim)} dimensions, got {shape}")
     for dim, size in zip(kind.shape.dim, shape, strict=True):
         if dim.HasField("dim_value") and dim.dim_value != size:
-            raise ShapeError(f"has the shape {_text(value)}, got {shape}")
+            raise ShapeError(f"has the shape {declared}, got {shape}")
         if dim.dim_param and symbols.setdefault(dim.dim_param, size) != size:
             raise ShapeError(
                 f"{dim.dim_param!r} is {symbols[dim.dim_param]} elsewhere, {size} in {shape}"
