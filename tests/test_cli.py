@@ -162,7 +162,7 @@ def failed(capsys, *arguments):
 def test_errors_are_4_and_one_line(folder, tmp_path, capsys):
     compiled, out = folder / "net.so", tmp_path / "out.so"
     assert "no such file" in failed(capsys, "compile", tmp_path / "no.pt2", "-o", out)
-    assert "cannot read '.onnx'" in failed(capsys, "compile", "net.onnx", "-o", out)
+    assert "cannot read '.tflite'" in failed(capsys, "compile", "net.tflite", "-o", out)
     assert "a name without suffix" in failed(capsys, "compile", "net", "-o", out)
     pt2 = folder / "net.pt2"
     assert "'cuda'" in failed(capsys, "compile", pt2, "-o", out, "--target", "cuda")

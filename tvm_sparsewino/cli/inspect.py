@@ -51,7 +51,17 @@ def plan_table(plan: tuple[Any, ...]) -> Any:
 
     table = Table(title="convolutions")
     table.add_column("layer", no_wrap=True)
-    for name in ("shape", "density", "algorithm", "m", "panel", "GFLOP", "done", "saved"):
+    for name in (
+        "shape",
+        "density",
+        "algorithm",
+        "m",
+        "panel",
+        "GFLOP",
+        "done",
+        "saved",
+        "Mcycles",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("why")
     for layer in plan:
@@ -72,6 +82,7 @@ def _row(layer: Any) -> tuple[str, ...]:
         f"{layer.flops_direct / 1e9:.3f}",
         f"{layer.flops_done / 1e9:.3f}",
         f"{saved:.1f}x" if saved and not left else "",
+        "" if left else f"{layer.cost_cycles / 1e6:.3g}",
         layer.reason,
     )
 

@@ -1,0 +1,88 @@
+"""``sparsewino tune``: measure how every convolution of a network runs fastest."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from . import models
+
+HELP = "measure the candidate kernels of every convolution, for compile --records"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    models.add_arguments(parser)
+    parser.add_argument(
+        "--records",
+        type=Path,
+        required=True,
+        metavar="FILE.jsonl",
+        help="gets one line per convolution; what it holds stays",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="for each distinct convolution (default 30)",
+    )
+    parser.add_argument("--threads", type=int, help="default: TVM_NUM_THREADS or all cores")
+    remote = parser.add_argument_group("to measure on another machine")
+    remote.add_argument("--rpc-tracker", metavar="HOST:PORT", help="TVM's RPC tracker")
+    remote.add_argument("--rpc-key", metavar="KEY", help="the key of the machine's server")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Tune; print a row per convolution as it is done."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from .. import driver
+
+    module = models.load(arguments)
+    table = _table()
+    with Live(table, console=Console(), auto_refresh=False) as live:
+
+        def report(layer: Any, found: Any) -> None:
+            table.add_row(*_row(layer, found))
+            live.refresh()
+
+        records = driver.tune(
+            module,
+            arguments.records,
+            arguments.target,
+            models.config(arguments),
+            arguments.threads,
+            arguments.budget,
+            arguments.rpc_tracker,
+            arguments.rpc_key,
+            report,
+        )
+    print(f"{arguments.records}: {len(records)} records added")
+
+
+def _table() -> Any:
+    from rich.table import Table
+
+    table = Table(title="measured")
+    table.add_column("layer", no_wrap=True)
+    for name in ("plans", "fastest", "blocking", "ms", "model's ms", "gain"):
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _row(layer: Any, found: Any) -> tuple[str, ...]:
+    more = f" and {len(layer.names) - 1} alike" if len(layer.names) > 1 else ""
+    plan = found.plan
+    sizes = (plan.panel_vectors, plan.k_block, plan.channel_block, plan.rows_at_once)
+    return (
+        layer.names[0] + more,
+        str(found.candidates),
+        plan.algorithm + (f" m={plan.m}" if plan.m else ""),
+        "/".join(map(str, sizes)),
+        f"{found.seconds * 1e3:.4g}",
+        f"{found.model_seconds * 1e3:.4g}",
+        f"{found.model_seconds / found.seconds:.2f}x",
+    )
