@@ -19,6 +19,7 @@ from functools import lru_cache
 from .config import ConvShape, LayerPlan
 from .geometry import CACHE_LINE, ceil_div, check_shape, round_up
 
+SMALL_INPUT = 6 * 1024  # floats that stay in an L1 cache of 32 KiB
 PLAIN_WASTE = 0.04  # share of empty lanes up to which whole vectors per row are taken
 
 
@@ -168,6 +169,16 @@ class DirectLayout:
     def channel_stride(self) -> int:
         """Floats from one channel to the next: an odd number of cache lines, against aliasing."""
         return (ceil_div(self.copies * self.copy_stride, CACHE_LINE) | 1) * CACHE_LINE
+
+    @property
+    def scratch_size(self) -> int:
+        """Floats of the copied rows of a block of channels; vectors may reach a little beyond."""
+        return self.channel_block * self.channel_stride + self.lanes
+
+    @property
+    def slices_outside(self) -> bool:
+        """Whether the copied rows stay in L1 beside the weights while output channels pass."""
+        return self.scratch_size <= SMALL_INPUT
 
     def row_offset(self, i: int) -> int:
         """Where filter row ``i`` of the panel's first output row lies in a copy."""
