@@ -1,7 +1,8 @@
-"""Analytic cost of the dense direct convolution on one core, and its blocking. Pure.
+"""Analytic cost of the dense direct convolution, and its blocking. Pure.
 
-What must happen: multiply-adds of whole register blocks, the copies of the input rows, partial
-sums that wait between blocks of input channels, and the loop around each register block.
+What must happen: multiply-adds of whole register blocks, inputs that a tile reads from L2 because
+they do not stay in L1, copies of the input rows, sums that wait between blocks of input channels,
+and the loop around each register block. Constants were fitted on an AVX2 core.
 """
 
 from __future__ import annotations
@@ -11,21 +12,26 @@ from functools import lru_cache
 
 from .config import ConvShape, LayerPlan
 from .cost import Blocking, Core, Cost
-from .geometry import CACHE_LINE, check_shape
+from .geometry import CACHE_LINE, ceil_div, check_shape
 from .geometry_direct import DirectLayout, direct_layout
 
 FLOAT_BYTES = 4
 FMA_LATENCY = 4.0
 LOADS_PER_CYCLE = 2.0
-L2_LINE = 4.0  # cycles to move a line between L1 and L2
-SLACK = 1.06  # measured over counted cycles of the inner loop
-BLOCK_OVERHEAD = 25.0  # cycles around the inner loop of a register block
-COPY_CYCLES = 3.0  # per vector copied, loads from L2 and loop included
+L1_SHARE = 0.7  # of L1 that holds a tile's inputs; the rest is passed by weights and sums
+# Cycles per line that a step reads from L2; plain rows are long enough to be prefetched.
+MISSED_LINE = {"shifted": 1.4, "plain": 0.5}
+BLOCK_OVERHEAD = 40.0  # cycles around the inner loop of a register block
+SUM_CYCLES = 2.0  # per vector of sums stored and loaded again, in L2
+FAR_SUM_CYCLES = 5.0  # the same beyond L2
+COPY_CYCLES = 3.0  # per vector copied
 ROW_OVERHEAD = 8.0  # per copied row
-TASK_OVERHEAD = 400.0
-PANEL_VECTORS = (14, 28, 56, 98, 196)
-CHANNEL_BLOCKS = (16, 32, 64, 128)
-K_BLOCKS = (64, 128, 256)
+OUTPUT_CYCLES = 3.0  # per vector of outputs
+TASK_OVERHEAD = 250.0
+
+PANEL_VECTORS = (7, 14, 28, 56, 112, 224, 448)
+CHANNEL_BLOCKS = (16, 32, 64, 128, 256)
+K_BLOCKS = (64, 128, 256, 512)
 
 
 @lru_cache(maxsize=4096)
@@ -54,33 +60,50 @@ def _cost(shape: ConvShape, core: Core, blocking: Blocking) -> Cost:
     layout = direct_layout(plan, core.lanes)
     rows, parts = layout.rows_at_once, layout.channel_blocks
     runs = layout.tile_runs(core.vector_registers)
-    steps = sum(tiles * _step(rows, width) for _, tiles, width in runs)
-    products = steps * layout.slices * layout.channels * layout.taps * SLACK
+    steps = sum(tiles * _step(layout, width, core) for _, tiles, width in runs)
     blocks = layout.slices * sum(tiles for _, tiles, _ in runs)
     sums = layout.slices * rows * layout.vectors
-    waiting = sums * (parts - 1) * 2 * _price(layout, core)
-    gemm = products + waiting + blocks * parts * BLOCK_OVERHEAD
+    gemm = (
+        steps * layout.slices * layout.channels * layout.taps
+        + blocks * parts * BLOCK_OVERHEAD
+        + sums * (parts - 1) * _sum_cycles(layout, core)
+    )
     copied = layout.channels * layout.copies * layout.phases * layout.phase_rows
-    row_vectors = layout.row_stride / layout.lanes
-    copies = copied * (row_vectors * COPY_CYCLES + ROW_OVERHEAD) + TASK_OVERHEAD
+    copies = copied * (ceil_div(layout.row_stride, layout.lanes) * COPY_CYCLES + ROW_OVERHEAD)
+    tasks = ceil_div(layout.tasks, core.threads)
     return Cost(
-        copies * layout.tasks,
-        gemm * layout.tasks,
-        2.0 * sums * layout.tasks,
+        (copies + TASK_OVERHEAD) * tasks,
+        gemm * tasks,
+        sums * OUTPUT_CYCLES * tasks,
         shape.direct_flops,
         Blocking(blocking.panel_vectors, layout.k_block, layout.channel_block, rows),
     )
 
 
-def _step(rows: int, width: int) -> float:
+def _step(layout: DirectLayout, width: int, core: Core) -> float:
     """Cycles of one channel and tap: multiply-adds, loads (half of them split), or latency."""
-    return max(rows * width / 2.0, (rows + 1.5 * width) / LOADS_PER_CYCLE, FMA_LATENCY)
+    rows = layout.rows_at_once
+    cycles = max(rows * width / 2.0, (rows + 1.5 * width) / LOADS_PER_CYCLE)
+    inputs = layout.channel_block * _tile_lines(layout, width) * CACHE_LINE * FLOAT_BYTES
+    if layout.slices_outside or layout.slices == 1:
+        inputs = 0  # every input is read once, in order, or stays in L1
+    missing = max(0.0, 1 - L1_SHARE * core.l1_bytes / max(inputs, 1))
+    lines = width * layout.lanes / CACHE_LINE + 0.5
+    price = MISSED_LINE["shifted" if layout.is_flat else "plain"]
+    return max(cycles + missing * lines * price, FMA_LATENCY)
 
 
-def _price(layout: DirectLayout, core: Core) -> float:
-    """Cycles to store or load one vector of partial sums: in L2, or beyond it."""
+def _tile_lines(layout: DirectLayout, width: int) -> float:
+    """Cache lines of one input channel that a tile reads."""
+    run, r = width * layout.lanes, layout.shape.r
+    if not layout.is_flat:
+        return r * (run / CACHE_LINE + 1)
+    span = run + (r - 1) * layout.ow if layout.ow < run else r * run
+    return layout.copies * (span / CACHE_LINE + (1 if layout.ow < run else r))
+
+
+def _sum_cycles(layout: DirectLayout, core: Core) -> float:
     sums = layout.slices * layout.rows_at_once * layout.sums_stride
     weights = layout.k_block * layout.channel_block * layout.taps
-    used = sums + weights + layout.channel_block * layout.channel_stride
-    share = layout.lanes / CACHE_LINE
-    return share * L2_LINE * (1.0 if used * FLOAT_BYTES <= core.l2_bytes else 3.0)
+    used = (sums + weights + layout.scratch_size) * FLOAT_BYTES
+    return SUM_CYCLES if used <= core.l2_bytes else FAR_SUM_CYCLES
