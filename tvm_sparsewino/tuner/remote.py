@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ from ..schedules.target import CpuTarget
 from .measure import Problem, build_kernel
 
 _CONNECT_SECONDS = 5.0
+_BUSY_SECONDS = 60.0
+_POLL_SECONDS = 0.5
 _SESSION_SECONDS = 24 * 3600  # the server ends a session that its client has left behind
 _MIN_SAMPLE_MS = 2
 
@@ -41,13 +44,14 @@ def remote_machine(
         threads: threads of a call, of the remote machine.
 
     Raises:
-        TuneError: no tracker there, no server with that key, or the connection fails.
+        TuneError: no tracker there, no server with that key, none free for a minute, or the
+            connection fails.
     """
     host, port = _address(tracker)
     with _failures(f"the tracker {tracker}"):
         _check_reachable(host, port)
         connected = rpc.connect_tracker(host, port)
-        _check_key(connected, tracker, key)
+        _wait_for_server(connected, tracker, key)
         session = connected.request(key, session_timeout=_SESSION_SECONDS)
         session.get_function("runtime.config_threadpool")(1, threads)
     try:
@@ -79,7 +83,7 @@ class RemoteMachine:
         with tempfile.TemporaryDirectory() as folder, _failures("the remote machine"):
             path = Path(folder) / library
             export_library(built, str(path))
-            self._session.upload(str(path))
+            self._session.upload(bytearray(path.read_bytes()), library)
             module = self._session.load_module(library)
             self._session.remove(library)
             device = self._session.cpu()
@@ -123,12 +127,22 @@ def _check_reachable(host: str, port: int) -> None:
     socket.create_connection((host, port), _CONNECT_SECONDS).close()
 
 
-def _check_key(connected: Any, tracker: str, key: str) -> None:
-    """A request for a key that no server has would wait for ever."""
-    servers = {str(s["key"]).removeprefix("server:") for s in connected.summary()["server_info"]}
-    if key not in servers:
-        found = ", ".join(sorted(servers)) or "none"
-        raise TuneError(f"the tracker {tracker} has no server with the key {key!r}; it has {found}")
+def _wait_for_server(connected: Any, tracker: str, key: str) -> None:
+    """Wait until a server is free; a request that none answers would wait for ever."""
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        summary = connected.summary()
+        keys = {str(s["key"]).removeprefix("server:") for s in summary["server_info"]}
+        if key not in keys:
+            found = ", ".join(sorted(keys)) or "none"
+            raise TuneError(
+                f"the tracker {tracker} has no server with the key {key!r}; it has {found}"
+            )
+        if summary["queue_info"].get(key, {}).get("free"):
+            return
+        if time.monotonic() > end:
+            raise TuneError(f"every server of {tracker} with the key {key!r} is busy")
+        time.sleep(_POLL_SECONDS)
 
 
 @contextmanager
