@@ -38,18 +38,17 @@ def emit_shared_gemm(
         vector_registers: registers of the target; bounds the accumulators.
     """
     parts = vector_parts(layout.panels.vectors, plan.rows_at_once, vector_registers)
-    with T.serial(0, layout.v.coordinates) as coordinate:
-        slices = (block * layout.v.coordinates + coordinate) * layout.slices
+    lanes = layout.panels.lanes
+    with T.serial(0, layout.v.coordinates) as coordinate, T.serial(0, layout.slices) as index:
+        number = (block * layout.v.coordinates + coordinate) * layout.slices + index
         first = 0
-        # All slices of one part, then the next part: what they read stays in the cache.
+        # One part right after the other: their loops have the same number of steps.
         for count in parts:
-            with T.serial(0, layout.slices) as index:
-                bases = [
-                    _wide(coordinate) * scratch.coordinate_stride + first * layout.panels.lanes
-                    for scratch in (layout.v, layout.product)
-                ]
-                sizes = plan.rows_at_once, count, layout.panels.lanes
-                _emit_slice(packed, v, product, slices + index, bases, sizes)
+            bases = [
+                _wide(coordinate) * scratch.coordinate_stride + first * lanes
+                for scratch in (layout.v, layout.product)
+            ]
+            _emit_part(packed, v, product, number, bases, (plan.rows_at_once, count, lanes))
             first += count
 
 
@@ -60,7 +59,7 @@ def vector_parts(vectors: int, rows: int, registers: int) -> list[int]:
     return [(vectors + i) // count for i in range(count)]
 
 
-def _emit_slice(
+def _emit_part(
     packed: Sequence[Any],
     v: Any,
     product: Any,
@@ -68,51 +67,53 @@ def _emit_slice(
     bases: Sequence[Any],
     sizes: tuple[int, int, int],
 ) -> None:
+    """One slice over one part of the panel: ``sizes`` are rows, vectors and lanes."""
     starts, rows, offsets, values = packed
     (v_base, product_base), (width, count, lanes) = bases, sizes
-
-    def at(row: int, i: int) -> Any:
-        return tvm_ir.ramp((row * count + i) * lanes, 1, lanes)
-
     with tvm_ir.local_buffer((width * count * lanes,)) as sums:
-        for row in range(width):
-            for i in range(count):
-                T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [at(row, i)])
+        for i in range(width * count):
+            T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [tvm_ir.ramp(i * lanes, 1, lanes)])
         start = tvm_ir.bind(_wide(starts[number]))
         with T.serial(0, _wide(starts[number + 1]) - start) as step:
-            p = start + step
+            p = tvm_ir.bind(start + step)
             base = tvm_ir.bind(_wide(offsets[p]) + v_base)
-
-            def value(row: int) -> Any:
-                return tvm_ir.bind(tvm_ir.broadcast(values[p * width + row], lanes))
-
-            def vector(i: int) -> Any:
-                return tvm_ir.bind(v[tvm_ir.ramp(base + i * lanes, 1, lanes)])
-
-            # The shorter operand stays in registers, the longer one passes through.
-            if count <= width:
-                xs = [vector(i) for i in range(count)]
-                pairs = (
-                    (row, i, u, x)
-                    for row in range(width)
-                    for u in [value(row)]
-                    for i, x in enumerate(xs)
-                )
-            else:
-                us = [value(row) for row in range(width)]
-                pairs = (
-                    (row, i, u, x)
-                    for i in range(count)
-                    for x in [vector(i)]
-                    for row, u in enumerate(us)
-                )
-            for row, i, u, x in pairs:
-                T.buffer_store(sums, sums[at(row, i)] + u * x, [at(row, i)])
+            _emit_step(sums, (values, p * width), (v, base), sizes)
         for row in range(width):
             base = tvm_ir.bind(_wide(rows[number * width + row]) + product_base)
             for i in range(count):
-                target = tvm_ir.ramp(base + i * lanes, 1, lanes)
-                T.buffer_store(product, sums[at(row, i)], [target])
+                at = tvm_ir.ramp((row * count + i) * lanes, 1, lanes)
+                T.buffer_store(product, sums[at], [tvm_ir.ramp(base + i * lanes, 1, lanes)])
+
+
+def _emit_step(
+    sums: Any, weights: tuple[Any, Any], inputs: tuple[Any, Any], sizes: tuple[int, int, int]
+) -> None:
+    """Every row's value times every vector; both operands are a buffer and where to begin."""
+    width, count, lanes = sizes
+
+    def value(row: int) -> Any:
+        return tvm_ir.bind(tvm_ir.broadcast(weights[0][weights[1] + row], lanes))
+
+    def vector(i: int) -> Any:
+        return tvm_ir.bind(inputs[0][tvm_ir.ramp(inputs[1] + i * lanes, 1, lanes)])
+
+    def add(row: int, i: int, u: Any, x: Any) -> None:
+        at = tvm_ir.ramp((row * count + i) * lanes, 1, lanes)
+        T.buffer_store(sums, sums[at] + u * x, [at])
+
+    # The shorter operand stays in registers, the longer one passes through.
+    if count <= width:
+        xs = [vector(i) for i in range(count)]
+        for row in range(width):
+            u = value(row)
+            for i, x in enumerate(xs):
+                add(row, i, u, x)
+    else:
+        us = [value(row) for row in range(width)]
+        for i in range(count):
+            x = vector(i)
+            for row, u in enumerate(us):
+                add(row, i, u, x)
 
 
 def _wide(index: Any) -> Any:
