@@ -173,7 +173,7 @@ def _as_tensor(value: Any) -> Any:
 
 def _constant(array: np.ndarray) -> relax.Expr:
     """``array`` in Relax; without a dtype, TVM would make int64 an int32."""
-    return relax.const(np.ascontiguousarray(array), str(array.dtype))
+    return relax.const(np.asarray(array, order="C"), str(array.dtype))
 
 
 def _split_tuple(builder: relax.BlockBuilder, result: Any) -> list[Any]:

@@ -86,9 +86,24 @@ def test_graphs_that_onnx_itself_refuses():
     refused(made, "not a valid ONNX model: Nodes in a graph must be topologically sorted")
 
 
-def test_names_that_are_no_text(tmp_path):
-    data = network().SerializeToString().replace(b"conv", b"\xe5\xff\xfe\xfd")
-    (tmp_path / "net.onnx").write_bytes(data)
+@pytest.mark.parametrize(
+    ("name", "text"), [(b"convolution", "a node b'.*' has names"), (b"map", "a value's name b'")]
+)
+def test_names_that_are_no_text(name, text, tmp_path):
+    node = helper.make_node("Conv", ["map", "w"], ["y"], name="convolution")
+    made = model([node], {"map": (1, 3, 8, 8)}, {"y": None}, {"w": W})
+    if name == b"map":
+        made.graph.node[0].input[0] = "w"
+    damaged = made.SerializeToString().replace(name, b"\xe5" * len(name))
+    (tmp_path / "net.onnx").write_bytes(damaged)
+    with pytest.raises(ImportFailed, match=text):
+        driver.import_onnx(tmp_path / "net.onnx")
+
+
+def test_other_text_that_is_none(tmp_path):
+    made = network()
+    made.domain = "domain"
+    (tmp_path / "net.onnx").write_bytes(made.SerializeToString().replace(b"domain", b"\xe5" * 6))
     with pytest.raises(ImportFailed, match="names that are no text"):
         driver.import_onnx(tmp_path / "net.onnx")
 

@@ -134,7 +134,7 @@ def _tensor(info: TensorInfo, array: Any) -> Any:
         raise ShapeError(
             f"input {info.name!r}: expected {info}, got {array.dtype} {list(array.shape)}"
         )
-    return runtime_tensor(np.ascontiguousarray(array, native))
+    return runtime_tensor(np.asarray(array, native, order="C"))
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,7 @@ def _checked(model: onnx.ModelProto, folder: Path | None) -> OnnxModel:
     if model.ir_version < MIN_IR_VERSION:
         raise ImportFailed(f"IR version {model.ir_version} cannot be read, only 3 and later")
     opset = _opset(model)
+    _check_text(model)
     if model.graph.sparse_initializer:
         names = [t.values.name for t in model.graph.sparse_initializer]
         raise ImportFailed(f"sparse tensors {names} are not supported; store them as dense ones")
@@ -132,6 +134,19 @@ def _check(model: onnx.ModelProto) -> None:
     except Exception as error:  # of the checker: ValidationError, ValueError, RuntimeError, ...
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ImportFailed(f"not a valid ONNX model: {reason}") from error
+
+
+def _check_text(model: onnx.ModelProto) -> None:
+    """Refuse names that are no UTF-8; protobuf hands them out as bytes."""
+    graph = model.graph
+    for node in chain(graph.node, *(function.node for function in model.functions)):
+        attributes = [attribute.name for attribute in node.attribute]
+        names = [node.name, node.domain, node.op_type, *node.input, *node.output, *attributes]
+        if not all(isinstance(name, str) for name in names):
+            raise ImportFailed(f"damaged: a node {node.name!r:.50} has names that are no text")
+    for item in (*graph.initializer, *graph.input, *graph.output):
+        if not isinstance(item.name, str):
+            raise ImportFailed(f"damaged: a value's name {item.name!r:.50} is no text")
 
 
 def _opset(model: onnx.ModelProto) -> int:
