@@ -2,7 +2,7 @@
 
 Lanes are tiles, so an unstructured nonzero costs one broadcast and, per vector of tiles, one
 multiply-add with its input read straight from the scratch. Several rows are walked together: their
-accumulators form independent chains and share the loop's overhead.
+accumulators form independent chains, they share the loop's overhead and the load of their values.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..config import LayerPlan
 from ..geometry import KernelLayout
+from .splat import load_splats
 
 
 def emit_sparse_gemm(
@@ -42,10 +43,10 @@ def emit_sparse_gemm(
                 T.buffer_store(sums, zero, [tvm_ir.ramp(i * lanes, 1, lanes)])
             start = tvm_ir.bind(starts[number])
             with T.serial(0, starts[number + 1] - start) as step:
-                for row in range(width):
-                    p = (start + step) * width + row
-                    value = tvm_ir.bind(tvm_ir.broadcast(values[p], lanes))
-                    base = tvm_ir.bind(_wide(offsets[p]) + v_base)
+                p = tvm_ir.bind((start + step) * width)
+                splats = load_splats(values, p, width, lanes)
+                for row, value in enumerate(splats):
+                    base = tvm_ir.bind(_wide(offsets[p + row]) + v_base)
                     for i in range(vectors):
                         at = tvm_ir.ramp((row * vectors + i) * lanes, 1, lanes)
                         x = v[tvm_ir.ramp(base + i * lanes, 1, lanes)]

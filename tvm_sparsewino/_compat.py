@@ -52,6 +52,7 @@ __all__ = [
     "make_target",
     "module_text",
     "onnx_converters",
+    "opaque",
     "prefetch",
     "prim_func",
     "ramp",
@@ -121,6 +122,12 @@ def prefetch(buffer: tir.Buffer, index: Any, write: bool = False) -> None:
 def shuffle(vectors: Sequence[tir.PrimExpr], indices: Sequence[int]) -> tir.PrimExpr:
     """Lanes ``indices`` of the concatenated ``vectors``."""
     return tir.Shuffle(list(vectors), [tir.const(int(i), "int32") for i in indices])
+
+
+def opaque(vector: tir.PrimExpr, lanes: int) -> tir.Var:
+    """Evaluate a float32 ``vector`` here, as one value that LLVM does not look into."""
+    dtype = "float32" if lanes == 1 else f"float32x{lanes}"
+    return bind(tir.call_llvm_pure_intrin(dtype, "llvm.arithmetic.fence", vector))
 
 
 # ---- scheduling what has no kernel -------------------------------------------------------------
