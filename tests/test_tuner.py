@@ -63,7 +63,7 @@ def test_filters_start_with_several_tiles(rng):
 
 def test_neighbours_are_other_kernels_that_fit(plans):
     for plan in plans:
-        near = neighbours(plan, CPU)
+        near = neighbours(plan, CPU, 1)
         assert plan not in near
         changed = set()
         for other in near:
@@ -76,11 +76,16 @@ def test_neighbours_are_other_kernels_that_fit(plans):
         assert changed == {"panel_vectors", "k_block", "channel_block", "rows_at_once"}
 
 
+def test_only_several_threads_share_out_blocks(plans):
+    one, two = (neighbours(plans[0], CPU, threads) for threads in (1, 2))
+    assert [p for p in two if p not in one] == [p for p in two if p.split_k] != []
+
+
 def test_a_direct_plan_has_neighbours_of_its_own(rng):
     weight = rng.standard_normal((64, 64, 3, 3)).astype("float32")
     options = spatial_options(SHAPE, weight, CPU, CompileConfig(winograd_for_dense=False))
     plan = plan_of("", SHAPE, options[0])
-    panels = {p.panel_vectors for p in neighbours(plan, CPU)}
+    panels = {p.panel_vectors for p in neighbours(plan, CPU, 1)}
     assert {plan.panel_vectors // 2, plan.panel_vectors * 2} <= panels
 
 
@@ -121,10 +126,10 @@ def distance(plan):
 
 def test_the_search_walks_to_the_fastest_plan(problem, plans):
     machine = Pretended(distance)
-    found = Search(problem, machine, CPU, 1e9).run(plans)
+    found = Search(problem, machine, CPU, 1, 1e9).run(plans)
     best = min(distance(p) for p in machine.built)
     assert found.seconds == found.median_seconds == distance(found.plan) == best
-    near = neighbours(found.plan, CPU)
+    near = neighbours(found.plan, CPU, 1)
     assert all(distance(p) >= 0.99 * best for p in near)
     assert found.model_seconds == distance(plans[0]) > 1.5 * found.seconds
     assert found.candidates == len(machine.built) > len(plans)
@@ -134,7 +139,7 @@ def test_the_search_walks_to_the_fastest_plan(problem, plans):
 
 def test_losers_are_dropped_early(problem, plans):
     machine = Pretended(lambda plan: 1e-3 if plan is plans[0] else 2e-3)
-    Search(problem, machine, CPU, 1e9).run(plans)
+    Search(problem, machine, CPU, 1, 1e9).run(plans)
     kept, *others = (machine.calls[plan] for plan in plans)
     assert max(others) < kept / 3 or sorted(others)[-3] < kept / 3
 
@@ -142,7 +147,7 @@ def test_losers_are_dropped_early(problem, plans):
 def test_no_new_candidates_when_time_is_up(problem, plans):
     ticks = itertools.count()
     machine = Pretended(distance)
-    found = Search(problem, machine, CPU, 2.5, clock=lambda: float(next(ticks))).run(plans)
+    found = Search(problem, machine, CPU, 1, 2.5, clock=lambda: float(next(ticks))).run(plans)
     assert machine.built == plans[: len(machine.built)]
     assert 1 <= found.candidates == len(machine.built) < len(plans)
 
@@ -154,7 +159,7 @@ def test_a_wrong_answer_never_wins(problem, plans, wrong):
         lambda plan: 1e-3 if plan is plans[0] else 1e-6,
         lambda plan: right if plan in plans[:2] else wrong,
     )
-    found = Search(problem, machine, CPU, 1e9).run(plans)
+    found = Search(problem, machine, CPU, 1, 1e9).run(plans)
     assert found.plan == plans[1]
     assert found.candidates == 2
     assert found.refused and all("a wrong answer: off by" in text for text in found.refused)
@@ -167,7 +172,7 @@ def test_plans_without_a_kernel_are_passed_over(problem, plans):
                 raise ConfigError("no such kernel")
             return super().kernel(problem, plan)
 
-    found = Search(problem, Picky(distance), CPU, 1e9).run(plans)
+    found = Search(problem, Picky(distance), CPU, 1, 1e9).run(plans)
     assert found.plan.channel_block == plans[0].channel_block
     assert "no such kernel" in found.refused
 
@@ -175,7 +180,7 @@ def test_plans_without_a_kernel_are_passed_over(problem, plans):
 def test_a_first_candidate_that_fails_is_an_error(problem, plans):
     machine = Pretended(distance, lambda plan: np.full(3, np.nan))
     with pytest.raises(TuneError, match="own choice cannot be measured: a wrong answer"):
-        Search(problem, machine, CPU, 1e9).run(plans)
+        Search(problem, machine, CPU, 1, 1e9).run(plans)
 
 
 # ---- for real ----------------------------------------------------------------------------------
@@ -269,10 +274,10 @@ def test_the_version_changes_with_the_kernels(tmp_path, monkeypatch):
 
 def test_refused_plans_do_not_stop_a_layer(rng, monkeypatch):
     """A plan that no kernel can be built for; neighbours would only take time."""
-    monkeypatch.setattr("tvm_sparsewino.tuner.search.neighbours", lambda plan, target: [])
+    monkeypatch.setattr("tvm_sparsewino.tuner.search.neighbours", lambda plan, target, threads: [])
     weight = rng.standard_normal((8, 8, 3, 3)).astype("float32")
     options = spatial_options(SMALL, weight, HOST, CONFIG)
     good = plan_of("", SMALL, options[0])
     bad = dataclasses.replace(good, algorithm="left")
-    found = Search(Problem(SMALL, weight, 0), LocalMachine(HOST, 1), HOST, 60).run([good, bad])
+    found = Search(Problem(SMALL, weight, 0), LocalMachine(HOST, 1), HOST, 1, 60).run([good, bad])
     assert any("no packing for algorithm 'left'" in text for text in found.refused)

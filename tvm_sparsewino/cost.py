@@ -78,6 +78,7 @@ class Cost:
         input_cycles, gemm_cycles, output_cycles: per stage, on the core that has most to do.
         flops_done: FLOPs of nonzero products and of both transforms, all cores.
         blocking: the sizes these hold for.
+        split_k: whether blocks of output channels are shared out, not panels.
     """
 
     input_cycles: float
@@ -85,6 +86,7 @@ class Cost:
     output_cycles: float
     flops_done: int
     blocking: Blocking
+    split_k: bool = False
 
     @property
     def cycles(self) -> float:
@@ -144,8 +146,9 @@ def ranked(
 ) -> tuple[Cost, ...]:
     """The costs of every blocking that the model knows, lowest first; as :func:`predict`."""
     costs = [
-        price(shape, algorithm, m, density, core, blocking, structure)
+        price(shape, algorithm, m, density, core, blocking, structure, split_k)
         for blocking in blockings(shape, algorithm, m, core, structure)
+        for split_k in ((False, True) if core.threads > 1 else (False,))
     ]
     return tuple(sorted(costs, key=lambda cost: cost.cycles))
 
@@ -165,19 +168,38 @@ def price(
     core: Core,
     blocking: Blocking,
     structure: str = "unstructured",
+    split_k: bool = False,
     prices: Prices = PRICES,
 ) -> Cost:
-    """The cost of ``shape`` with a given blocking; arguments as for :func:`predict`."""
+    """The cost of ``shape`` with a given blocking; other arguments as for :func:`predict`."""
     stages = quantities(shape, algorithm, m, density, core, blocking, structure)
     panels = make_panels(shape, m, core.lanes, blocking.panel_vectors)
-    # Panels are shared out whole: the thread with most of them decides.
-    share = ceil_div(panels.count, core.threads) / panels.count
+    shares = _shares(shape, panels, blocking, core.threads, split_k)
+    cycles = [share * stage.cycles(prices) for share, stage in zip(shares, stages, strict=True)]
+    if core.threads > 1:
+        cycles[1] += prices.launches * (2 * panels.count if split_k else 1)
+    if split_k:  # what other cores have transformed comes from their caches
+        lines = panels.count * panels.alpha**2 * panels.stride / CACHE_LINE * shape.c
+        cycles[1] += prices.l2_misses * lines * (1 - 1 / core.threads)
     density = density if algorithm == "sparse_winograd" else 1.0
     transform = cook_toom(m, shape.r)
     tiles = shape.n * panels.tiles_y * panels.tiles_x
     flops = 2 * tiles * transform.coordinates * shape.k * (shape.c // shape.groups) * density
     flops += tiles * (shape.c * 2 * _flops(transform.bt) + shape.k * 2 * _flops(transform.at))
-    return Cost(*(share * stage.cycles(prices) for stage in stages), int(flops), blocking)
+    return Cost(*cycles, int(flops), blocking, split_k)
+
+
+def _shares(
+    shape: ConvShape, panels: Panels, blocking: Blocking, threads: int, split_k: bool
+) -> tuple[float, float, float]:
+    """Of each stage the share that the thread with most to do has: panels, or blocks, are whole."""
+    count = panels.count
+    if not split_k:
+        return (ceil_div(count, threads) / count,) * 3
+    blocks = ceil_div(shape.k, min(blocking.k_block, shape.k))
+    parts = ceil_div(shape.c, ceil_div(shape.c, blocks))
+    inputs, outputs = ceil_div(parts, threads) / parts, ceil_div(blocks, threads) / blocks
+    return inputs, outputs, outputs
 
 
 def quantities(
@@ -229,7 +251,8 @@ def blockings(
         row_bytes = alpha * alpha * panels.stride * FLOAT_BYTES
         left = core.l2_bytes - shape.c * row_bytes
         fitting = max(left, core.l2_bytes // 4) // row_bytes
-        for rows, most in product(rows_choices, (max(int(fitting), 8), MAX_K_BLOCK)):
+        shared = (ceil_div(shape.k, core.threads),) if core.threads > 1 else ()
+        for rows, most in product(rows_choices, (max(int(fitting), 8), MAX_K_BLOCK, *shared)):
             blocking = Blocking(vectors, _even_block(shape.k, most), CHANNEL_BLOCK, rows)
             # The same panels under another number are the same kernel.
             same = (panels.rows, panels.segment_tiles, blocking.k_block, rows)

@@ -29,6 +29,7 @@ class Prices:
         l1_misses: one line of transformed input brought from L2 into L1.
         l2_misses: one line of transformed input or products brought from L3.
         weight_lines: one line of weights and offsets, streamed from L3.
+        launches: one parallel loop on several threads, from the first's start to the last's end.
     """
 
     transform_ops: float = 0.75
@@ -40,6 +41,7 @@ class Prices:
     l1_misses: float = 2.0
     l2_misses: float = 2.5
     weight_lines: float = 4.0
+    launches: float = 10_000.0
 
 
 PRICES = Prices()

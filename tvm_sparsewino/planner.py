@@ -160,6 +160,16 @@ def machine(target: CpuTarget, threads: int = 1) -> Core:
     return Core(target.lanes, target.vector_registers, target.l1_bytes, target.l2_bytes, threads)
 
 
+def on_machine(option: Option, shape: ConvShape, core: Core) -> Option:
+    """``option``, which is priced for one core, with the best blocking for all of ``core``."""
+    if core.threads == 1:
+        return option
+    if option.m:
+        kind = (option.algorithm, option.m, option.density, core, option.structure)
+        return dataclasses.replace(option, cost=predict(shape, *kind))
+    return dataclasses.replace(option, cost=predict_direct(shape, core))
+
+
 def weights_key(
     shape: ConvShape, weight: np.ndarray, m: int, target: CpuTarget, threads: int
 ) -> LayerKey:
@@ -201,6 +211,7 @@ def plan_of(name: str, shape: ConvShape, option: Option, reason: str = "") -> La
         channel_block=blocking.channel_block,
         rows_at_once=blocking.rows_at_once,
         structure=option.structure,
+        split_k=option.cost.split_k,
         reason=reason,
         flops_direct=shape.direct_flops,
         flops_done=option.cost.flops_done,
@@ -221,10 +232,7 @@ def _planned(
     others = [f"{o} {o.cost.cycles / best.cost.cycles:.2f}x" for o in options[1:]]
     than = f"; {', '.join(others)}" if others else ""
     reason = f"{origin}; {best} is predicted at {best.cost.cycles / 1e6:.3g} Mcycles{than}"
-    if core.threads > 1 and best.m:
-        cost = predict(shape, best.algorithm, best.m, best.density, core, best.structure)
-        best = dataclasses.replace(best, cost=cost)
-    plan = plan_of(name, shape, best, reason)
+    plan = plan_of(name, shape, on_machine(best, shape, core), reason)
     if config.panel_vectors and best.m:
         plan = dataclasses.replace(plan, panel_vectors=config.panel_vectors)
     return plan

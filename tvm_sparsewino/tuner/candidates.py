@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..config import LayerPlan
 from ..cost import ranked
 from ..geometry import ceil_div, make_panels, round_up
-from ..planner import Option, machine, plan_of
+from ..planner import Option, machine, on_machine, plan_of
 from ..schedules.target import CpuTarget
 from .measure import Problem
 
@@ -30,28 +31,24 @@ def starts(
         target: the CPU.
         threads: threads of a call.
     """
-    least = options[0].cost.cycles
-    plans = [
-        plan_of("", problem.shape, option)
-        for option in options[:_STARTS]
-        if option.cost.cycles <= _WORTH_A_TRY * least
-    ]
-    core = machine(target, threads)
-    for option in [o for o in options if o.m][:2]:
-        costs = ranked(
-            problem.shape, option.algorithm, option.m, option.density, core, option.structure
-        )
-        other = {cost.blocking.panel_vectors: cost for cost in reversed(costs)}
-        by_cost = sorted(other.values(), key=lambda cost: cost.cycles)[:_PANELS]
-        for cost in by_cost:
+    core, least = machine(target, threads), options[0].cost.cycles
+    near = [o for o in options[:_STARTS] if o.cost.cycles <= _WORTH_A_TRY * least]
+    near = [on_machine(option, problem.shape, core) for option in near]
+    plans = [plan_of("", problem.shape, option) for option in near]
+    for option in [o for o in near if o.m][:2]:
+        kind = (option.algorithm, option.m, option.density, core, option.structure)
+        costs = ranked(problem.shape, *kind)
+        best = {cost.blocking.panel_vectors: cost for cost in reversed(costs)}
+        for cost in sorted(best.values(), key=lambda cost: cost.cycles)[:_PANELS]:
             plans.append(plan_of("", problem.shape, dataclasses.replace(option, cost=cost)))
     return list(dict.fromkeys(plans))
 
 
-def neighbours(plan: LayerPlan, target: CpuTarget) -> list[LayerPlan]:
+def neighbours(plan: LayerPlan, target: CpuTarget, threads: int) -> list[LayerPlan]:
     """Plans one step from ``plan``, each another kernel that fits the target's registers."""
+    moves = (*_MOVES, _split) if threads > 1 else _MOVES
     found: dict[tuple, LayerPlan] = {_same_kernel(plan, target): plan}
-    for steps in _MOVES:
+    for steps in moves:
         for fields in steps(plan):
             near = dataclasses.replace(plan, **fields, flops_done=0, cost_cycles=0.0)
             if _fits(near, target):
@@ -93,7 +90,13 @@ def _channel_block(plan: LayerPlan) -> Iterator[dict[str, int]]:
             yield {"channel_block": size}
 
 
-_MOVES: tuple[Callable[[LayerPlan], Iterator[dict[str, int]]], ...] = (
+def _split(plan: LayerPlan) -> Iterator[dict[str, bool]]:
+    """Blocks of output channels in parallel, or panels."""
+    if plan.m:
+        yield {"split_k": not plan.split_k}
+
+
+_MOVES: tuple[Callable[[LayerPlan], Iterator[dict[str, Any]]], ...] = (
     _panel,
     _rows,
     _k_block,
@@ -115,4 +118,4 @@ def _same_kernel(plan: LayerPlan, target: CpuTarget) -> tuple:
     if plan.m:
         panels = make_panels(plan.conv, plan.m, target.lanes, plan.panel_vectors)
         panel = (panels.rows, panels.segment_tiles)
-    return (panel, plan.rows_at_once, plan.k_block, plan.channel_block)
+    return (panel, plan.rows_at_once, plan.k_block, plan.channel_block, plan.split_k)

@@ -97,7 +97,7 @@ def tune_layers(
     for layer in layers:
         with in_context(f"layer {layer.names[0]!r}"):
             plans = starts(layer.problem, list(layer.options), target, threads)
-            found = Search(layer.problem, machine, target, budget).run(plans)
+            found = Search(layer.problem, machine, target, threads, budget).run(plans)
         record = Record(
             key=layer.key,
             kernels=kernel_version(),

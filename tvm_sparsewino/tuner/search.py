@@ -17,6 +17,7 @@ import numpy as np
 
 from ..config import LayerPlan
 from ..errors import SparseWinoError, TuneError
+from ..records import tuned_fields
 from ..schedules.target import CpuTarget
 from .candidates import neighbours
 from .measure import Kernel, Machine, Problem
@@ -73,6 +74,7 @@ class Search:
         problem: the layer.
         machine: where kernels run.
         target: what they are built for.
+        threads: threads of a call.
         budget: seconds; the candidates under way when it is over are finished.
         clock: what counts them.
     """
@@ -82,13 +84,15 @@ class Search:
         problem: Problem,
         machine: Machine,
         target: CpuTarget,
+        threads: int,
         budget: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._problem, self._machine, self._target = problem, machine, target
+        self._threads = threads
         self._clock, self._end = clock, clock() + budget
         self._known: list[Measured] = []
-        self._tried: set[LayerPlan] = set()
+        self._tried: set[tuple] = set()
         self._expected: np.ndarray | None = None
         self._refused: list[str] = []
 
@@ -103,12 +107,18 @@ class Search:
             raise TuneError(f"the planner's own choice cannot be measured: {self._refused[0]}")
         best = self._compare(model, starts[1:])
         while self._has_time():
-            near = [p for p in neighbours(best.plan, self._target) if p not in self._tried]
+            near = neighbours(best.plan, self._target, self._threads)
+            near = [plan for plan in near if _identity(plan) not in self._tried]
             better = self._compare(best, near)
             if better is best:
                 break
             best = better
         return self._final(model)
+
+    @property
+    def measured(self) -> list[tuple[LayerPlan, float]]:
+        """Every plan that was measured, and the seconds of its fastest call."""
+        return [(m.plan, m.fastest) for m in self._known]
 
     def _has_time(self) -> bool:
         return self._clock() < self._end
@@ -138,7 +148,7 @@ class Search:
 
     def _measured(self, plan: LayerPlan) -> Measured | None:
         """Build a candidate and check its answer; None, and the reason kept, where that fails."""
-        self._tried.add(plan)
+        self._tried.add(_identity(plan))
         try:
             kernel = self._machine.kernel(self._problem, plan)
             measured = Measured(plan, kernel, [kernel.seconds()])
@@ -173,6 +183,11 @@ class Search:
             candidates=len(self._known),
             refused=tuple(self._refused),
         )
+
+
+def _identity(plan: LayerPlan) -> tuple:
+    """Equal for plans that differ in what is said about them only."""
+    return tuple(tuned_fields(plan).values())
 
 
 def _take_turns(group: list[Measured], calls: int) -> None:
