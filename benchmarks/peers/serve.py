@@ -35,7 +35,15 @@ ENGINES = ("torch", "onnxruntime", "openvino", "ncnn", "deepsparse")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("engine", choices=ENGINES)
-    engine = importlib.import_module("engine_" + parser.parse_args().engine)
+    serve(importlib.import_module("engine_" + parser.parse_args().engine))
+
+
+def serve(engine: Any) -> None:
+    """Answer commands until the input ends.
+
+    ``engine`` has NAME, versions() and build(x, layers, threads), which gives a function that runs
+    the network once, and what was set.
+    """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     state: dict[str, Any] = {"engine": engine, "call": None}

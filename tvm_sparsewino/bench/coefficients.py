@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from ..config import ConvShape
@@ -23,13 +25,19 @@ def winograd_chain(
     its own, as in a network, while one compiled kernel serves them all.
     """
     rng = np.random.default_rng([seed, 4])
-    filters = rng.standard_normal((shape.k, shape.c, 3, 3), np.float32)
-    u = winograd_coefficients(filters, m) * nonzeros(shape, m, density, structure, rng)
-    u = (u / _output_size(u, m, rng)).astype(np.float32)
+    u = _unpruned(shape.k, shape.c, m, seed) * nonzeros(shape, m, density, structure, rng)
+    u /= np.float32(_output_size(u, m, rng))
     orders = [np.arange(shape.c)]
     orders += [rng.permutation(shape.c) for _ in range(chain_length(shape) - 1)]
-    weights = tuple(np.ascontiguousarray(u[:, :, order]) for order in orders)
+    weights = tuple(np.take(u, order, axis=2) for order in orders)
     return Chain(make_input(shape, seed), weights, make_biases(shape, seed, len(weights)))
+
+
+@lru_cache(maxsize=1)  # the densities of a tile follow one another
+def _unpruned(k: int, c: int, m: int, seed: int) -> np.ndarray:
+    """Coefficients of random filters, [alpha^2, K, C]."""
+    filters = np.random.default_rng([seed, 5]).standard_normal((k, c, 3, 3), np.float32)
+    return winograd_coefficients(filters, m)
 
 
 def nonzeros(

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from .worker import PeerFailed
 
 _SLOT = 0.03  # seconds of one contestant's turn, and
@@ -69,7 +71,7 @@ def summary(rounds: list[list[float]], convolutions: int) -> dict[str, Any]:
     calls = sorted(1e3 * seconds / convolutions for calls in rounds for seconds in calls)
     return {
         "ms": round(statistics.median(calls), 5),
-        "quartiles": [round(calls[(len(calls) - 1) * q // 4], 5) for q in (1, 3)],
+        "quartiles": [round(float(q), 5) for q in np.quantile(calls, [0.25, 0.75])],
         "fastest": round(calls[0], 5),
         "calls": len(calls),
         "rounds": len(rounds),

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..config import ConvShape
 from ..schedules.target import CpuTarget, parse_target
+from ..thread_pool import use_threads
 from .chain import chain_length
 from .contestants import Entry, PeerEntries, Settings, our_entries, our_names
 from .machine import fma_peak, machine, versions
@@ -58,9 +59,11 @@ def run_layers(request: Request, say: Callable[[str], None]) -> None:
     """Run every race that the record does not hold yet.
 
     Raises:
-        ConfigError: the record does not fit this run, or a peer has no environment.
+        ConfigError: the record does not fit this run, a peer has no environment, or TVM has
+            fewer threads.
         SparseWinoError: one of our kernels gives a wrong answer.
     """
+    use_threads(max(request.threads))  # TVM's pool cannot grow later
     target = parse_target("native")
     commands = peer_commands(request.peers, request.folder)
     lines = read_lines(request.out) if request.out.exists() else []
@@ -94,7 +97,8 @@ def run_layers(request: Request, say: Callable[[str], None]) -> None:
             line = _run_race(key, request, target, peak, peers)
             add_line(request.out, line)
             took = time.perf_counter() - start
-            say(f"{number}/{len(missing)} {key}: {took:.0f} s{_failures(line)}")
+            setup = line["setup_seconds"]
+            say(f"{number}/{len(missing)} {key}: {took:.0f} s, setup {setup:.0f}{_failures(line)}")
 
 
 def _missing(
@@ -115,10 +119,11 @@ def _missing(
 def _run_race(
     key: RaceKey, request: Request, target: CpuTarget, peak: float, peers: PeerEntries
 ) -> dict[str, Any]:
-    shape = key.layer.conv(key.batch)
+    shape, start = key.layer.conv(key.batch), time.perf_counter()
     entries, failed = peers.entries(shape, key.threads, request.settings.seed)
     entries += our_entries(shape, request.settings, target, key.threads)
     contestants = {entry.name: entry.contestant for entry in entries}
+    setup = time.perf_counter() - start
     rounds, stopped = race(contestants, key.threads, request.effort)
     length = chain_length(shape)
     results = [
@@ -134,6 +139,7 @@ def _run_race(
         "batch": key.batch,
         "threads": key.threads,
         "chain": length,
+        "setup_seconds": round(setup, 1),
         "direct_flops": shape.direct_flops,
         "results": results,
         "failed": {**failed, **stopped},

@@ -58,6 +58,8 @@ class Worker:
             print(json.dumps({"do": do, **arguments}), file=self._process.stdin, flush=True)
             answer = json.loads(self._process.stdout.readline())
         except (OSError, ValueError) as error:
+            self._process.kill()  # whatever it is doing, it no longer follows
+            self._process.wait()
             raise PeerFailed(f"peer {self.name!r} ended at {do!r}: {self._last_words()}") from error
         if "error" in answer:
             raise PeerFailed(f"peer {self.name!r} failed at {do!r}: {answer['error']}")
