@@ -1,14 +1,22 @@
-"""Dense GEMM of one block of output channels, register-blocked: rows x vectors of accumulators."""
+"""Dense GEMM of one block of output channels, register-blocked: rows x vectors of accumulators.
+
+Coordinate by coordinate and slice by slice: the weights of a slice, which are read once, serve all
+vectors of the panel; the inputs of a coordinate come from L1 or L2 again for every slice. A block
+of channels is one straight piece of code, so that its addresses are constants.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .. import _compat as tvm_ir
 from .._compat import T
 from ..config import LayerPlan
 from ..geometry import KernelLayout, ceil_div
+
+UNROLLED_CHANNELS = 16  # longest block of channels that is one straight piece of code
 
 
 def emit_dense_gemm(
@@ -31,68 +39,94 @@ def emit_dense_gemm(
         layout: memory layout.
         vector_registers: registers of the target; bounds the accumulators.
     """
-    rows, inputs, values = packed
-    width, channels = plan.rows_at_once, plan.conv.c // plan.conv.groups
+    runs = _vector_runs(layout.panels.vectors, plan.rows_at_once, vector_registers)
     with T.serial(0, layout.v.coordinates) as coordinate, T.serial(0, layout.slices) as index:
-        slice_number = block * layout.slices + index
-        value_base = (block * layout.v.coordinates + coordinate) * layout.slices + index
-        first_input = tvm_ir.bind(inputs[slice_number])
-        for first, count in _vector_blocks(layout.panels.vectors, width, vector_registers):
-            _emit_register_block(
-                values,
-                v,
-                product,
-                layout,
-                (first, count, width, channels),
-                coordinate,
-                value_base * channels,
-                first_input,
-                [rows[slice_number * width + row] for row in range(width)],
-            )
+        for first, tiles, count in runs:
+            with T.serial(0, tiles) as tile:
+                vector = tvm_ir.bind(first + tile * count)
+                where = (block, coordinate, index, vector, count)
+                _Block(packed, v, product, plan, layout, *where).emit()
 
 
-def _vector_blocks(vectors: int, width: int, registers: int) -> Iterator[tuple[int, int]]:
-    """Cut ``vectors`` into even runs whose accumulators, inputs and broadcast fit the registers."""
-    most = max(1, (registers - 1) // (width + 1))
-    first = 0
-    for left in range(ceil_div(vectors, most), 0, -1):
-        count = ceil_div(vectors - first, left)
-        yield first, count
-        first += count
+def _vector_runs(vectors: int, width: int, registers: int) -> list[tuple[int, int, int]]:
+    """Cut ``vectors`` into tiles whose accumulators, inputs and broadcast fit the registers.
+
+    Returns:
+        first vector, number of tiles and vectors per tile, for each run of equal tiles.
+    """
+    tiles = ceil_div(vectors, max(1, (registers - 1) // (width + 1)))
+    count, wider = divmod(vectors, tiles)
+    runs = [(0, wider, count + 1), (wider * (count + 1), tiles - wider, count)]
+    return [run for run in runs if run[1]]
 
 
-def _emit_register_block(
-    values: Any,
-    v: Any,
-    product: Any,
-    layout: KernelLayout,
-    sizes: tuple[int, int, int, int],
-    coordinate: Any,
-    value_base: Any,
-    first_input: Any,
-    row_offsets: list[Any],
-) -> None:
-    first, count, width, channels = sizes
-    lanes = layout.panels.lanes
-    v_base = coordinate * layout.v.coordinate_stride + first * lanes
-    product_base = coordinate * layout.product.coordinate_stride + first * lanes
+@dataclass(frozen=True)
+class _Block:
+    """One register block: slice ``index`` with ``count`` vectors from ``vector`` on."""
 
-    def at(row: int, i: int) -> Any:
-        return tvm_ir.ramp((row * count + i) * lanes, 1, lanes)
+    packed: Sequence[Any]
+    v: Any
+    product: Any
+    plan: LayerPlan
+    layout: KernelLayout
+    block: Any
+    coordinate: Any
+    index: Any
+    vector: Any
+    count: int
 
-    with tvm_ir.local_buffer((width * count * lanes,)) as sums:
-        for row in range(width):
-            for i in range(count):
+    def emit(self) -> None:
+        """Emit the block: zero, products, stores."""
+        rows, inputs, _ = self.packed
+        layout, width, lanes = self.layout, self.plan.rows_at_once, self.layout.panels.lanes
+        number = tvm_ir.bind(self.block * layout.slices + self.index)
+        every = [(row, i) for row in range(width) for i in range(self.count)]
+
+        def at(row: int, i: int) -> Any:
+            return tvm_ir.ramp((row * self.count + i) * lanes, 1, lanes)
+
+        with tvm_ir.local_buffer((width * self.count * lanes,)) as sums:
+            for row, i in every:
                 T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [at(row, i)])
-        with T.serial(0, channels) as channel:
-            base = tvm_ir.bind(layout.v.channel_offset(first_input + channel) + v_base)
-            xs = [tvm_ir.bind(v[tvm_ir.ramp(base + i * lanes, 1, lanes)]) for i in range(count)]
+            self._emit_products(sums, at, tvm_ir.bind(inputs[number]))
+            base = self.coordinate * layout.product.coordinate_stride + self.vector * lanes
             for row in range(width):
-                weight = values[(value_base + channel) * width + row]
-                value = tvm_ir.bind(tvm_ir.broadcast(weight, lanes))
+                offset = tvm_ir.bind(rows[number * width + row] + base)
+                for i in range(self.count):
+                    target = tvm_ir.ramp(offset + i * lanes, 1, lanes)
+                    T.buffer_store(self.product, sums[at(row, i)], [target])
+
+    def _emit_products(self, sums: Any, at: Callable, first_input: Any) -> None:
+        layout, width, lanes = self.layout, self.plan.rows_at_once, self.layout.panels.lanes
+        scratch, shape = layout.v, self.plan.conv
+        channels = shape.c // shape.groups
+        values = self.packed[2]
+        slice_base = (self.block * scratch.coordinates + self.coordinate) * layout.slices
+        weights = tvm_ir.bind((slice_base + self.index) * (channels * width))
+        base = self.coordinate * scratch.coordinate_stride + self.vector * lanes
+
+        def step(spot: Any, weight: Any) -> None:
+            spots = [tvm_ir.ramp(spot + i * lanes, 1, lanes) for i in range(self.count)]
+            xs = [tvm_ir.bind(self.v[at_lanes]) for at_lanes in spots]
+            for row in range(width):
+                value = tvm_ir.bind(tvm_ir.broadcast(values[weight + row], lanes))
                 for i, x in enumerate(xs):
                     T.buffer_store(sums, sums[at(row, i)] + value * x, [at(row, i)])
-        for row, offset in enumerate(row_offsets):
-            for i in range(count):
-                target = tvm_ir.ramp(offset + product_base + i * lanes, 1, lanes)
-                T.buffer_store(product, sums[at(row, i)], [target])
+
+        aligned = shape.groups == 1 or channels % scratch.block == 0
+        if scratch.block > UNROLLED_CHANNELS or not aligned:
+            with T.serial(0, channels) as channel:
+                x = tvm_ir.bind(scratch.channel_offset(first_input + channel) + base)
+                step(x, weights + channel * width)
+            return
+        start = tvm_ir.bind(scratch.channel_offset(first_input) + base)
+        whole, rest = divmod(channels, scratch.block)
+        if whole:
+            with T.serial(0, whole) as part:
+                x = tvm_ir.bind(start + part * scratch.block_stride)
+                weight = tvm_ir.bind(weights + part * (scratch.block * width))
+                for c in range(scratch.block):
+                    step(x + c * scratch.stride, weight + c * width)
+        for c in range(rest):
+            x = start + whole * scratch.block_stride + c * scratch.stride
+            step(x, weights + (whole * scratch.block + c) * width)
