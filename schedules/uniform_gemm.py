@@ -14,6 +14,7 @@ from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..config import LayerPlan
 from ..geometry import KernelLayout
+from .splat import load_splats
 
 
 def emit_balanced_gemm(
@@ -92,9 +93,8 @@ def _emit_rows(
             for i in range(vectors):
                 T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [at(row, i)])
         with T.serial(0, steps) as step:
-            for row in range(width):
-                weight = values[(value_start + step) * width + row]
-                value = tvm_ir.bind(tvm_ir.broadcast(weight, lanes))
+            splats = load_splats(values, tvm_ir.bind((value_start + step) * width), width, lanes)
+            for row, value in enumerate(splats):
                 offset = offsets[(offset_start + step) * width + row]
                 base = tvm_ir.bind(_wide(offset) + v_base)
                 for i in range(vectors):
