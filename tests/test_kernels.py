@@ -1,152 +1,31 @@
-"""Kernels against the float64 oracle.
-
-Tolerance: a bound, not a guess. Every output is a sum of products whose absolute values sum to
-``B``: the same convolution with absolute data, coefficients and transforms. Rounding each operation
-once gives an error of at most about ``depth * 2^-24 * B``, where ``depth`` counts the operations
-in a row that a value goes through. It holds per element, and where ``B`` is 0 it demands 0.
-"""
+"""Winograd kernels against the float64 oracle; the tolerance is that of ``kernel_cases``."""
 
 import dataclasses
-import threading
-from functools import cache
 
 import numpy as np
 import pytest
+from kernel_cases import (
+    DENSE,
+    EPILOGUES,
+    HOST,
+    PLAIN,
+    SAME,
+    SPARSE,
+    Case,
+    check,
+    conv,
+    expected,
+    in_new_thread,
+    operands,
+    run,
+)
 
-from tvm_sparsewino import _compat, reference
+from tvm_sparsewino import reference
 from tvm_sparsewino.config import ConvShape, Epilogue, LayerPlan
 from tvm_sparsewino.cook_toom import cook_toom
 from tvm_sparsewino.errors import ConfigError, ShapeError
 from tvm_sparsewino.geometry import kernel_layout
-from tvm_sparsewino.packing import pack
 from tvm_sparsewino.schedules.build import build_conv, kernel_name
-from tvm_sparsewino.schedules.target import parse_target
-from tvm_sparsewino.thread_pool import use_threads
-
-HOST = parse_target("native")
-SAME = (1, 1, 1, 1)
-PLAIN = Epilogue()
-SPARSE, DENSE = "sparse_winograd", "dense_winograd"
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One kernel and what it is run with; sizes of the plan that a case does not name are small."""
-
-    shape: ConvShape
-    m: int = 2
-    density: float = 0.4
-    algorithm: str = SPARSE
-    panel_vectors: int = 2
-    k_block: int = 0
-    channel_block: int = 8
-    rows_at_once: int = 1
-    lanes: int = 4
-    epilogue: Epilogue = PLAIN
-    registers: int = 16
-
-    @property
-    def plan(self):
-        return LayerPlan(
-            "layer",
-            self.shape,
-            self.density,
-            self.algorithm,
-            self.m,
-            self.panel_vectors,
-            self.k_block,
-            self.channel_block,
-            self.rows_at_once,
-        )
-
-    def __str__(self):
-        s = self.shape
-        blocking = f"pv{self.panel_vectors}kb{self.k_block}cb{self.channel_block}"
-        padding = "".join(map(str, s.padding))
-        return (
-            f"{self.algorithm[:-9]}-f{self.m}x{s.r}-n{s.n}c{s.c}h{s.h}w{s.w}k{s.k}g{s.groups}"
-            f"p{padding}-d{self.density}-{blocking}R{self.rows_at_once}-l{self.lanes}"
-        )
-
-
-def operands(case, seed=0):
-    """x, U, bias, slope, residual; one row of U and one coordinate are empty as well."""
-    rng = np.random.default_rng(seed)
-    s = case.shape
-    u = rng.standard_normal(((case.m + s.r - 1) ** 2, s.k, s.c // s.groups))
-    u[rng.random(u.shape) >= case.density] = 0
-    if case.density < 1:
-        u[:, s.k // 2], u[1 % len(u)] = 0, 0
-    x = rng.standard_normal((s.n, s.c, s.h, s.w))
-    bias, slope = rng.standard_normal((2, s.k))
-    residual = rng.standard_normal((s.n, s.k, s.oh, s.ow))
-    return [a.astype(np.float32) for a in (x, u, bias, slope, residual)]
-
-
-@cache
-def compiled(plan, epilogue, specs, lanes, registers):
-    func = build_conv(plan, epilogue, specs, lanes, registers)
-    module = _compat.build_module(func, HOST.tvm_target())
-    return module[func.attrs["global_symbol"]]
-
-
-def arguments(case, x, u, bias, slope, residual):
-    """The kernel and its arguments; the output is full of NaN, so what is not written shows."""
-    plan, epilogue, s = case.plan, case.epilogue, case.shape
-    packed = pack(u, plan, case.lanes)
-    kernel = compiled(plan, epilogue, packed.specs, case.lanes, case.registers)
-    arrays = [x, *packed.arrays, *[bias] * epilogue.bias]
-    arrays += [slope] * (epilogue.activation == "prelu") + [residual] * epilogue.residual
-    arrays.append(np.full((s.n, s.k, s.oh, s.ow), np.nan, np.float32))
-    return kernel, [_compat.runtime_tensor(a) for a in arrays]
-
-
-def run(case, *values):
-    kernel, tensors = arguments(case, *values)
-    kernel(*tensors)
-    return tensors[-1].numpy()
-
-
-def activate(epilogue, y, slope):
-    slope = {"prelu": slope[:, None, None], "leaky_relu": epilogue.slope}.get(epilogue.activation)
-    if slope is not None:
-        return np.where(y > 0, y, y * slope)
-    if epilogue.activation == "none":
-        return y
-    return np.clip(y, 0, 6 if epilogue.activation == "relu6" else None)
-
-
-def expected(case, x, u, bias, slope, residual):
-    """The output in float64, and the bound on the error of each of its elements."""
-    s, epilogue, algorithm = case.shape, case.epilogue, cook_toom(case.m, case.shape.r)
-    absolute = {
-        name: tuple(tuple(map(abs, row)) for row in getattr(algorithm, name))
-        for name in ("bt", "g", "at")
-    }
-    y = reference.winograd_conv2d(x, u, algorithm, None, s.padding, s.groups)
-    bound = reference.winograd_conv2d(
-        abs(x), abs(u), dataclasses.replace(algorithm, **absolute), None, s.padding, s.groups
-    )
-    for used, value in ((epilogue.bias, bias[:, None, None]), (epilogue.residual, residual)):
-        if used:
-            y, bound = y + value, bound + abs(value)
-    steepest = max(1, abs(slope).max()) if epilogue.activation == "prelu" else 1
-    depth = 4 * algorithm.alpha + s.c // s.groups + 4
-    return activate(epilogue, y, slope), depth * 2.0**-24 * steepest * bound
-
-
-def check(case):
-    values = operands(case)
-    y, bound = expected(case, *values)
-    out = run(case, *values)
-    error = abs(out - y)
-    assert np.isfinite(out).all(), "outputs not written"
-    assert (error <= bound).all(), f"error {error.max()} where at most {bound.max()} can be"
-
-
-def conv(h, w, c=3, k=4, r=3, padding=SAME, n=1, groups=1):
-    return ConvShape(n, c, h, w, k, r, padding, groups)
-
 
 # Output maps of 1, tile - 1, tile, tile + 1 and primes, both square and long.
 MAPS = [
@@ -235,18 +114,6 @@ def test_kernel_is_the_oracle(case):
     check(case)
 
 
-EPILOGUES = [
-    Epilogue(bias=True),
-    Epilogue(residual=True),
-    Epilogue(activation="relu"),
-    Epilogue(True, True, "relu"),
-    Epilogue(True, False, "relu6"),
-    Epilogue(True, True, "leaky_relu", 0.125),
-    Epilogue(False, True, "prelu"),
-    Epilogue(True, False, "prelu"),
-]
-
-
 @pytest.mark.parametrize("epilogue", EPILOGUES, ids=str)
 def test_epilogues(epilogue):
     """On a map with whole vectors and a tail, and outputs on both sides of 0 and of 6."""
@@ -280,20 +147,6 @@ def test_sparse_and_dense_agree():
 
 # Panels that are cut in the middle of a batch and a last one that is not full.
 MANY_PANELS = Case(conv(9, 11, n=3, c=9, k=7), m=2, panel_vectors=3, k_block=3, rows_at_once=2)
-
-
-def in_new_thread(threads, work):
-    """``work()`` where TVM's pool has ``threads`` workers: TVM keeps a pool per calling thread."""
-    result = []
-
-    def target():
-        use_threads(threads)
-        result.append(work())
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    thread.join()
-    return result[0]
 
 
 @pytest.mark.parametrize("algorithm", [SPARSE, DENSE])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_structure import weights
+from kernel_cases import weights
 
 from tvm_sparsewino.config import STRUCTURES, ConvShape, LayerPlan
 from tvm_sparsewino.geometry import kernel_layout

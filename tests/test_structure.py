@@ -2,30 +2,15 @@
 
 import numpy as np
 import pytest
+from kernel_cases import weights
 
 from tvm_sparsewino.config import STRUCTURES
 from tvm_sparsewino.structure import (
     MAX_PADDING,
     PREFERRED,
     detect_structure,
-    shared_rows,
     stored_values,
 )
-
-
-def weights(structure, rng, shape=(16, 16, 20), density=0.2, groups=1):
-    """Random values on a random pattern of the structure."""
-    coordinates, k, channels = shape
-    if structure == "kernel":
-        alive = np.broadcast_to(rng.random(shape[1:]) < density, shape)
-    elif structure == "balanced":
-        order = rng.random(shape).argsort(axis=2)
-        alive = order < round(density * channels)
-    else:
-        width, kg = shared_rows(structure), k // groups
-        units = rng.random((coordinates, groups, -(-kg // width), channels)) < density
-        alive = units.repeat(width, axis=2)[:, :, :kg].reshape(shape)
-    return np.where(alive, rng.uniform(1, 2, shape), 0).astype(np.float32)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)

@@ -4,13 +4,10 @@ Any weights can be stored in any structure, so the oracle sees weights without o
 zeros complete the pattern there.
 """
 
-import dataclasses
-
 import numpy as np
 import pytest
+from kernel_cases import Case, check, conv, in_new_thread, operands, run
 from test_kernel_code import CPUS, fma_loops
-from test_kernels import Case, conv, expected, in_new_thread, operands, run
-from test_structure import weights
 
 from tvm_sparsewino import _compat
 from tvm_sparsewino.config import ConvShape, Epilogue, LayerPlan
@@ -23,71 +20,26 @@ from tvm_sparsewino.schedules.target import parse_target
 STRUCTURES = ("balanced", "rows2", "rows4", "kernel")
 
 
-@dataclasses.dataclass(frozen=True)
-class StructuredCase(Case):
-    """A case of a structure; ``has_it`` tells whether the weights keep to it."""
-
-    structure: str = "rows2"
-    has_it: bool = True
-
-    @property
-    def plan(self):
-        return dataclasses.replace(super().plan, structure=self.structure)
-
-    def __str__(self):
-        return f"{super().__str__()}-{self.structure}{'' if self.has_it else '-not'}"
-
-
-def values_of(case):
-    x, u, *rest = operands(case)
-    if case.has_it:
-        rng = np.random.default_rng(1)
-        u = weights(case.structure, rng, u.shape, case.density, case.shape.groups)
-    return [x, u, *rest]
-
-
-def check(case):
-    values = values_of(case)
-    y, bound = expected(case, *values)
-    out = run(case, *values)
-    error = abs(out - y)
-    assert np.isfinite(out).all(), "outputs not written"
-    assert (error <= bound).all(), f"error {error.max()} where at most {bound.max()} can be"
-
-
 def cases(structure):
     rows = {"rows2": 2, "rows4": 4}.get(structure, 2)
     give = {"structure": structure, "rows_at_once": rows}
-    yield StructuredCase(conv(9, 11, n=2, c=9, k=8), 4, panel_vectors=3, lanes=8, **give)
+    yield Case(conv(9, 11, n=2, c=9, k=8), 4, panel_vectors=3, lanes=8, **give)
     # Channels that do not divide; blocks that cut slices; groups; three rows at once.
-    yield StructuredCase(conv(5, 9, c=9, k=7), k_block=3, **give)
-    yield StructuredCase(conv(5, 9, c=6, k=9, groups=3, n=2), k_block=4, **give)
-    yield StructuredCase(conv(5, 9, c=4, k=10, groups=2), k_block=7, channel_block=1, **give)
+    yield Case(conv(5, 9, c=9, k=7), k_block=3, **give)
+    yield Case(conv(5, 9, c=6, k=9, groups=3, n=2), k_block=4, **give)
+    yield Case(conv(5, 9, c=4, k=10, groups=2), k_block=7, channel_block=1, **give)
     give["rows_at_once"] = 3
-    yield StructuredCase(conv(5, 9, c=9, k=7), channel_block=0, **give)
+    yield Case(conv(5, 9, c=9, k=7), channel_block=0, **give)
     # One channel, no zeros, nothing but zeros, another filter.
     give["rows_at_once"] = rows
-    yield StructuredCase(conv(1, 1, c=1, k=1), density=1.0, **give)
-    yield StructuredCase(conv(5, 9, c=9, k=7), density=1.0, k_block=4, **give)
-    yield StructuredCase(conv(5, 9, c=9, k=7), density=0.0, **give)
-    yield StructuredCase(conv(6, 9, r=5, padding=(2, 2, 2, 2)), m=2, lanes=8, **give)
+    yield Case(conv(1, 1, c=1, k=1), density=1.0, **give)
+    yield Case(conv(5, 9, c=9, k=7), density=1.0, k_block=4, **give)
+    yield Case(conv(5, 9, c=9, k=7), density=0.0, **give)
+    yield Case(conv(6, 9, r=5, padding=(2, 2, 2, 2)), m=2, lanes=8, **give)
     # Weights without the structure, and a bias and a ReLU behind it.
-    yield StructuredCase(conv(9, 11, c=9, k=7), k_block=5, has_it=False, **give)
+    yield Case(conv(9, 11, c=9, k=7), k_block=5, has_it=False, **give)
     epilogue = Epilogue(True, True, "relu")
-    yield StructuredCase(conv(9, 11, c=9, k=8), density=0.2, epilogue=epilogue, **give)
-
-
-# For skylake-avx512: run by an emulated CPU in test_avx512, with weights of any pattern.
-WIDE = {"has_it": False, "lanes": 16, "registers": 32}
-WIDEST = [
-    StructuredCase(conv(9, 11, c=5, k=7, n=2), rows_at_once=2, structure="balanced", **WIDE),
-    StructuredCase(conv(9, 40, c=5, k=7), 4, rows_at_once=2, k_block=3, structure="rows2", **WIDE),
-    StructuredCase(conv(14, 67, c=6, k=9, groups=3), 4, rows_at_once=4, structure="rows4", **WIDE),
-    StructuredCase(
-        conv(28, 67, c=4, k=8), 4, panel_vectors=8, rows_at_once=4, structure="rows4", **WIDE
-    ),
-    StructuredCase(conv(9, 11, c=5, k=7, n=2), rows_at_once=3, structure="kernel", **WIDE),
-]
+    yield Case(conv(9, 11, c=9, k=8), density=0.2, epilogue=epilogue, **give)
 
 
 @pytest.mark.parametrize("case", [c for s in STRUCTURES for c in cases(s)], ids=str)
@@ -97,9 +49,9 @@ def test_kernel_is_the_oracle(case):
 
 # Seven vectors of tiles, which registers cannot hold for all rows at once.
 PARTS = [
-    StructuredCase(conv(16, 28, c=9, k=8), 4, panel_vectors=7, rows_at_once=4, structure="rows4"),
-    StructuredCase(conv(16, 28, c=9, k=8), 4, panel_vectors=7, rows_at_once=2, structure="rows2"),
-    StructuredCase(
+    Case(conv(16, 28, c=9, k=8), 4, panel_vectors=7, rows_at_once=4, structure="rows4"),
+    Case(conv(16, 28, c=9, k=8), 4, panel_vectors=7, rows_at_once=2, structure="rows2"),
+    Case(
         conv(16, 28, c=9, k=8), 4, panel_vectors=7, rows_at_once=4, structure="rows2", registers=4
     ),
 ]
@@ -110,11 +62,6 @@ def test_panels_in_parts(case):
     vectors = kernel_layout(case.plan, case.lanes).panels.vectors
     assert len(vector_parts(vectors, case.rows_at_once, case.registers)) > 1
     check(case)
-
-
-def test_a_wide_case_is_in_parts():
-    vectors = [kernel_layout(case.plan, case.lanes).panels.vectors for case in WIDEST]
-    assert len(vector_parts(vectors[3], WIDEST[3].rows_at_once, 32)) > 1
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 8])
@@ -132,13 +79,13 @@ def test_parts_are_even_and_fit(rows, registers):
 
 def many_panels(structure):
     shape = conv(9, 11, n=3, c=9, k=7)
-    return StructuredCase(shape, panel_vectors=3, k_block=3, rows_at_once=2, structure=structure)
+    return Case(shape, panel_vectors=3, k_block=3, rows_at_once=2, structure=structure)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_same_bits_from_run_to_run_and_with_any_number_of_threads(structure):
     case = many_panels(structure)
-    values = values_of(case)
+    values = operands(case)
     assert kernel_layout(case.plan, case.lanes).panels.count > 3
     first = run(case, *values)
     for threads in (1, 2, 3):
@@ -150,7 +97,7 @@ def test_same_bits_from_run_to_run_and_with_any_number_of_threads(structure):
 def test_nothing_is_left_in_the_scratch(structure):
     """A run with NaN everywhere fills the scratch with NaN; the next run must not see any of it."""
     case = many_panels(structure)
-    x, *rest = values_of(case)
+    x, *rest = operands(case)
     clean = run(case, x, *rest)
     assert np.isnan(run(case, np.full_like(x, np.nan), *rest)).any()
     np.testing.assert_array_equal(run(case, x, *rest), clean)
@@ -160,8 +107,8 @@ def test_nothing_is_left_in_the_scratch(structure):
 def test_a_bad_pixel_stays_in_its_group(structure):
     """Zeros that complete a pattern must not read another group's inputs."""
     shape = conv(5, 9, c=6, k=9, groups=3)
-    case = StructuredCase(shape, rows_at_once=4, density=0.5, structure=structure, has_it=False)
-    x, *rest = values_of(case)
+    case = Case(shape, rows_at_once=4, density=0.5, structure=structure, has_it=False)
+    x, *rest = operands(case)
     clean = run(case, x, *rest)
     x[0, 0] = np.nan
     out = run(case, x, *rest)
@@ -175,7 +122,7 @@ def test_structures_sum_in_the_same_order():
     values = operands(Case(shape))
     plain = run(Case(shape, rows_at_once=2), *values)
     for structure in STRUCTURES:
-        case = StructuredCase(shape, rows_at_once=2, structure=structure)
+        case = Case(shape, rows_at_once=2, structure=structure)
         np.testing.assert_array_equal(run(case, *values), plain)
 
 

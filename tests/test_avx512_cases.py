@@ -1,0 +1,117 @@
+"""The cases of the emulated CPU: each kernel variant that a plan can name is among them."""
+
+import dataclasses
+
+import pytest
+from avx512_cases import CASES, CPU, LANES, REGISTERS, name_of
+from kernel_cases import DENSE, DIRECT, EPILOGUES, PLAIN, SPARSE, conv, expected, operands
+
+from tvm_sparsewino.config import ALGORITHMS, STRUCTURES
+from tvm_sparsewino.cost import Core, blockings
+from tvm_sparsewino.cost_direct import predict_direct
+from tvm_sparsewino.geometry import kernel_layout
+from tvm_sparsewino.geometry_direct import direct_layout
+from tvm_sparsewino.schedules.shared_gemm import vector_parts
+from tvm_sparsewino.structure import detect_structure
+
+TILES = {(2, 3), (4, 3), (6, 3), (2, 5), (4, 5), (2, 7)}
+CORE = Core(LANES, REGISTERS, l2_bytes=CPU.l2_bytes)
+
+
+def chosen(algorithm, structure="unstructured"):
+    return [c for c in CASES if (c.algorithm, c.structure) == (algorithm, structure)]
+
+
+def test_they_are_of_the_target():
+    assert (LANES, REGISTERS) == (16, 32)
+    assert {(c.lanes, c.registers) for c in CASES} == {(16, 32)}
+    assert len({name_of(c) for c in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("algorithm", [a for a in ALGORITHMS if a != "left"])
+def test_every_algorithm(algorithm):
+    assert chosen(algorithm)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_every_structure_with_several_tiles(structure):
+    """And with weights of that structure, which fill it without padding."""
+    cases = chosen(SPARSE, structure)
+    assert len({c.m for c in cases}) > 1
+    found = {detect_structure(operands(c)[1], c.shape.groups) for c in cases if c.has_it}
+    assert structure in found
+
+
+@pytest.mark.parametrize("algorithm", [SPARSE, DENSE])
+def test_every_tile(algorithm):
+    assert {(c.m, c.shape.r) for c in CASES if c.algorithm == algorithm} == TILES
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_all_rows_at_once_that_the_planner_may_choose(structure):
+    shape = conv(28, 28, c=64, k=64)
+    choices = {b.rows_at_once for b in blockings(shape, SPARSE, 4, CORE, structure)}
+    assert choices and {c.rows_at_once for c in chosen(SPARSE, structure)} >= choices
+
+
+def test_all_rows_at_once_of_the_other_kernels():
+    shape = conv(28, 28, c=64, k=64)
+    choices = {b.rows_at_once for b in blockings(shape, DENSE, 4, CORE)}
+    assert {c.rows_at_once for c in chosen(DENSE)} >= choices
+    assert {c.rows_at_once for c in chosen(SPARSE)} >= {1, 2, 3, 4}
+    rows = predict_direct(shape, CORE).blocking.rows_at_once
+    assert rows in {c.rows_at_once for c in chosen(DIRECT)}
+
+
+@pytest.mark.parametrize("algorithm", [SPARSE, DIRECT])
+def test_every_epilogue(algorithm):
+    assert {c.epilogue for c in CASES if c.algorithm == algorithm} >= set(EPILOGUES)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.epilogue != PLAIN], ids=name_of)
+def test_epilogues_have_something_to_do(case):
+    """Outputs on both sides of 0, and of 6 where that matters."""
+    plain, _ = expected(dataclasses.replace(case, epilogue=PLAIN), *operands(case))
+    if case.density > 0:
+        assert plain.min() < 0
+        assert plain.max() > (12 if case.epilogue.activation == "relu6" else 0)
+
+
+@pytest.mark.parametrize("algorithm", [SPARSE, DENSE])
+def test_both_ways_to_share_the_work(algorithm):
+    assert {c.split_k for c in CASES if c.algorithm == algorithm} == {True, False}
+
+
+@pytest.mark.parametrize("algorithm", [SPARSE, DENSE, DIRECT])
+def test_shapes_of_every_kind(algorithm):
+    shapes = [c.shape for c in CASES if c.algorithm == algorithm]
+    assert max(s.n for s in shapes) > 1 and max(s.groups for s in shapes) > 1
+    assert any(len(set(s.padding)) > 2 for s in shapes)
+    assert any(s.oh % 2 and s.ow % 2 and s.ow > 16 for s in shapes)
+    assert any(s.oh == s.ow == 1 for s in shapes)
+    assert max(c.density for c in CASES if c.algorithm == algorithm) == 1
+
+
+def test_sparse_cases_without_any_nonzero():
+    assert min(c.density for c in chosen(SPARSE)) == 0
+
+
+def test_panels_of_every_kind():
+    """Rows of tiles that are cut into panels, and panels of several rows, images or parts."""
+    cases = [c for c in CASES if c.algorithm != DIRECT]
+    panels = [kernel_layout(c.plan, LANES).panels for c in cases]
+    assert any(p.segments > 1 for p in panels)
+    assert any(p.rows > p.tiles_y for p in panels)
+    shared = zip(cases, panels, strict=True)
+    shared = [(c, p) for c, p in shared if c.structure.startswith("rows")]
+    parts = [vector_parts(p.vectors, c.rows_at_once, REGISTERS) for c, p in shared]
+    assert max(map(len, parts)) > 1
+
+
+def test_direct_layouts_of_every_kind():
+    layouts = [direct_layout(c.plan, LANES) for c in chosen(DIRECT)]
+    assert {layout.is_flat for layout in layouts if layout.taps > 1} == {True, False}
+    assert max(layout.channel_blocks for layout in layouts) > 1
+    assert max(layout.k_blocks for layout in layouts) > 1
+    assert max(layout.panels for layout in layouts) > 1
+    assert {layout.shape.r for layout in layouts} >= {1, 3, 5, 7}
