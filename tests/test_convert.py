@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from tvm_sparsewino.config import ConvShape
+from tvm_sparsewino.cost import CORES, predict
 from tvm_sparsewino.errors import ConfigError
 from tvm_sparsewino.nn import WinogradConv2d, convert
 
@@ -83,11 +85,47 @@ def test_auto_takes_small_tiles_on_small_maps():
     )
     converted = convert(model, "auto", image(1, 3, 24, 24))
     assert {n: r.m for n, r in records(converted).items()} == {"0": 4, "2": 2, "3": 0}
+    shape = ConvShape(1, 3, 26, 26, 4, 3)
+    cycles = {
+        m: min(predict(shape, f"{a}_winograd", m, 1 - 0.9).cycles for a in ("sparse", "dense"))
+        for m in (2, 4)
+    }
     assert records(converted)["0"].reason == (
-        "2.25 multiplications per output and channel on 24x24"
+        f"predicted at {cycles[4] / 1e6:.3g} Mcycles with 90% zeros on 24x24; "
+        f"F(2,3) {cycles[2] / cycles[4]:.2f}x"
     )
     x = image(2, 3, 24, 24)
     assert error(converted(x), model(x)) < SAME
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+@pytest.mark.parametrize("sparsity", [0.0, 0.95])
+def test_auto_follows_the_cost_model(lanes, sparsity):
+    """For several calls the sum decides; a batch counts."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(16, 16, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(x).sum() + self.conv(x[..., :7, :7]).sum()
+
+    converted = convert(Twice(), "auto", image(2, 16, 15, 15), sparsity=sparsity, lanes=lanes)
+    cycles = dict.fromkeys((2, 4), 0.0)
+    for m in cycles:
+        for size in (15, 7):
+            shape = ConvShape(2, 16, size + 2, size + 2, 16, 3)
+            kinds = (f"{a}_winograd" for a in ("sparse", "dense"))
+            cycles[m] += min(predict(shape, a, m, 1 - sparsity, CORES[lanes]).cycles for a in kinds)
+    assert records(converted)["conv"].m == min(cycles, key=cycles.get)
+    assert "on 15x15, 7x7" in records(converted)["conv"].reason
+
+
+@pytest.mark.parametrize(("name", "value"), [("sparsity", 1.1), ("sparsity", -0.1), ("lanes", 7)])
+def test_auto_refuses_what_no_layer_has(name, value):
+    with pytest.raises(ConfigError, match=f"{name} must be .*, got {value}"):
+        convert(nn.Conv2d(3, 4, 3), "auto", image(1, 3, 8, 8), **{name: value})
 
 
 def test_auto_takes_example_in_every_form():
@@ -103,7 +141,7 @@ def test_auto_takes_example_in_every_form():
     x = image(1, 3, 10, 10)
     for example in ((x, 1.0), {"shift": 1.0, "x": x}):
         found = records(convert(TwoInputs(), "auto", example))
-        assert found["conv"].m == 4
+        assert found["conv"].converted
         assert found["unused"].reason == "the example does not reach it"
 
 
@@ -157,7 +195,7 @@ def test_a_module_used_twice_stays_one_module():
     model = Twice()
     converted = convert(model, "auto", image(1, 3, 8, 8))
     assert converted.a is converted.b is converted.inner[0] is converted.inner[2]
-    assert [(r.name, r.m) for r in converted.conversion] == [("a", 4)]
+    assert [(r.name, r.converted) for r in converted.conversion] == [("a", True)]
     x = image(1, 3, 8, 8)
     assert error(converted(x), model(x)) < SAME
     assert len(list(converted.parameters())) == 2

@@ -111,8 +111,10 @@ def test_threads_decide_the_blocking_but_neither_algorithm_nor_tile(rng):
     shape = ConvShape(1, 512, 7, 7, 512, 3, (1, 1, 1, 1))
     one, two = (plan_spatial("a", shape, weight, CPU, CONFIG, threads) for threads in (1, 2))
     assert (one.algorithm, one.m) == (two.algorithm, two.m)
-    counts = [make_panels(shape, p.m, CPU.lanes, p.panel_vectors).count for p in (one, two)]
-    assert counts == [1, 2]
+    assert make_panels(shape, one.m, CPU.lanes, one.panel_vectors).count == 1
+    panels = make_panels(shape, two.m, CPU.lanes, two.panel_vectors).count
+    assert panels > 1 or two.split_k
+    assert not one.split_k
     assert two.cost_cycles < one.cost_cycles
 
 

@@ -70,6 +70,14 @@ class Core:
     threads: int = 1
 
 
+# Typical cores, by lanes: SSE or NEON, AVX2, AVX-512.
+CORES = {
+    4: Core(lanes=4, l2_bytes=256 * 1024),
+    8: Core(),
+    16: Core(lanes=16, vector_registers=32, l2_bytes=1024 * 1024),
+}
+
+
 @dataclass(frozen=True)
 class Cost:
     """Predicted work of one convolution.

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from ..config import ConvShape
 from ..cook_toom import cook_toom
+from ..cost import CORES, Core, predict
 from ..errors import ConfigError
 from .functional import DTYPES
 from .layers import WinogradConv2d
@@ -47,7 +49,14 @@ class Conversion:
         return self.m > 0
 
 
-def convert(model: nn.Module, tile: str | int = "auto", example: Any = None) -> nn.Module:
+def convert(
+    model: nn.Module,
+    tile: str | int = "auto",
+    example: Any = None,
+    *,
+    sparsity: float = 0.9,
+    lanes: int = 8,
+) -> nn.Module:
     """A copy of ``model`` in which every eligible ``nn.Conv2d`` is a :class:`WinogradConv2d`.
 
     Eligible: stride 1, dilation 1, a 3x3 or 5x5 kernel, float32 or float64, any padding, padding
@@ -60,21 +69,28 @@ def convert(model: nn.Module, tile: str | int = "auto", example: Any = None) -> 
 
     Args:
         model: any module.
-        tile: outputs per tile and dimension, or "auto": per layer the tile that needs the fewest
-            multiplications per output at the map sizes ``example`` gives, partly filled tiles
-            counted in full (so small maps get small tiles), among those whose float32 rounding
-            is expected below 1e-5 of the output's maximum: 2 and 4.
+        tile: outputs per tile and dimension, or "auto": per layer the tile for which the compiler's
+            cost model predicts the least time at the map sizes ``example`` gives, once pruned to
+            ``sparsity``; among those whose float32 rounding is expected below 1e-5 of the output's
+            maximum: 2 and 4.
         example: for "auto": the input, or a tuple of positional or a dict of keyword arguments.
             The copy runs on it once, in evaluation mode and without gradients.
+        sparsity: for "auto": the share of zeros that pruning will reach, in [0, 1].
+        lanes: for "auto": float32 lanes of the CPU that will run the model: 4 (SSE, NEON),
+            8 (AVX2) or 16 (AVX-512).
 
     Raises:
-        ConfigError: another tile, "auto" without an example, or a model that is scripted or that
-            Python cannot copy.
+        ConfigError: another tile, sparsity or number of lanes, "auto" without an example, or a
+            model that is scripted or that Python cannot copy.
     """
     if tile != "auto" and (isinstance(tile, bool) or tile not in TILES):
         raise ConfigError(f'tile must be "auto" or one of {TILES}, got {tile!r}')
     if tile == "auto" and example is None:
         raise ConfigError('tile="auto" needs example=, an input that shows the map sizes')
+    if not 0 <= sparsity <= 1:
+        raise ConfigError(f"sparsity must be in [0, 1], got {sparsity!r}")
+    if lanes not in CORES:
+        raise ConfigError(f"lanes must be one of {tuple(CORES)}, got {lanes!r}")
     if isinstance(model, torch.jit.ScriptModule):
         raise ConfigError("a scripted model cannot be converted; convert the original module")
     model = _copied(model)
@@ -88,7 +104,10 @@ def convert(model: nn.Module, tile: str | int = "auto", example: Any = None) -> 
         if reason is not None:
             records.append(Conversion(name, 0, reason))
             continue
-        m, why = (tile, "as asked") if sizes is None else _best_tile(conv, sizes[conv])
+        if sizes is None:
+            m, why = tile, "as asked"
+        else:
+            m, why = _best_tile(conv, sizes[conv], sparsity, CORES[lanes])
         replacements[conv] = _converted(conv, m)
         records.append(Conversion(name, m, why))
     earlier = [r for r in getattr(model, "conversion", ()) if r.converted]
@@ -170,12 +189,13 @@ def _has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, kind) for kind in kinds)
 
 
-def _output_sizes(model: nn.Module, example: Any) -> dict[nn.Module, list[tuple[int, int]]]:
-    """Map sizes of every convolution's outputs when ``model`` runs on ``example``."""
+def _output_sizes(model: nn.Module, example: Any) -> dict[nn.Module, list[tuple[int, int, int]]]:
+    """Images, height and width of every convolution's outputs on ``example``."""
     sizes = defaultdict(list)
 
     def note(conv: nn.Module, inputs: tuple, output: Tensor) -> None:
-        sizes[conv].append(tuple(output.shape[-2:]))
+        images = output.shape[0] if output.ndim == 4 else 1
+        sizes[conv].append((images, *output.shape[-2:]))
 
     hooks = [conv.register_forward_hook(note) for _, conv in _convolutions(model)]
     with _evaluation(model), torch.no_grad():
@@ -202,17 +222,29 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def _best_tile(conv: nn.Conv2d, sizes: list[tuple[int, int]]) -> tuple[int, str]:
+def _best_tile(
+    conv: nn.Conv2d, sizes: list[tuple[int, int, int]], sparsity: float, core: Core
+) -> tuple[int, str]:
+    """The tile of least predicted cost over all calls of the layer, and what to say about it."""
     r = conv.kernel_size[0]
     fits = [m for m in TILES if cook_toom(m, r).error_estimate() <= _MAX_ERROR]
-    outputs = sum(h * w for h, w in sizes)
-    work = {
-        m: sum(-(-h // m) * -(-w // m) for h, w in sizes) * (m + r - 1) ** 2 / max(outputs, 1)
-        for m in fits
-    }
-    best = min(fits, key=lambda m: (work[m], m))
-    maps = ", ".join(f"{h}x{w}" for h, w in dict.fromkeys(sizes))
-    return best, f"{work[best]:.2f} multiplications per output and channel on {maps}"
+    cycles = {m: sum(_cycles(conv, size, m, sparsity, core) for size in sizes) for m in fits}
+    best = min(fits, key=lambda m: (cycles[m], m))
+    maps = ", ".join(f"{h}x{w}" for _, h, w in dict.fromkeys(sizes))
+    others = ", ".join(f"F({m},{r}) {cycles[m] / cycles[best]:.2f}x" for m in fits if m != best)
+    least = f"{cycles[best] / 1e6:.3g} Mcycles"
+    return best, f"predicted at {least} with {sparsity:.0%} zeros on {maps}; {others}"
+
+
+def _cycles(
+    conv: nn.Conv2d, size: tuple[int, int, int], m: int, sparsity: float, core: Core
+) -> float:
+    """What the compiler predicts for the better of its kernels."""
+    (n, h, w), r = size, conv.kernel_size[0]
+    channels, filters = conv.in_channels, conv.out_channels
+    shape = ConvShape(max(n, 1), channels, h + r - 1, w + r - 1, filters, r, groups=conv.groups)
+    algorithms = ("sparse_winograd", "dense_winograd")
+    return min(predict(shape, a, m, 1 - sparsity, core).cycles for a in algorithms)
 
 
 def _converted(conv: nn.Conv2d, m: int) -> WinogradConv2d:
