@@ -109,6 +109,28 @@ def test_options_of_compile(folder, tmp_path, capsys):
     assert driver.load(tmp_path / "net.so").target == "llvm"
 
 
+def test_tune_and_compile_with_the_records(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    records = tmp_path / "records.jsonl"
+    options = ["--records", records, "--threads", 1]
+    code, text, _ = run(capsys, "tune", folder / "net.pt2", *options, "--budget", 1e-9)
+    assert code == 0
+    row = next(line for line in text.splitlines() if " body " in line)
+    assert "winograd m=4" in row and "1.00x" in row
+    assert f"{records}: 1 records added" in text
+    command = ["compile", folder / "net.pt2", "-o", tmp_path / "net.so", *options]
+    code, text, _ = run(capsys, *command)
+    assert (code, f"{records}: holds for 1 of 1 of them" in text) == (0, True)
+    plan = driver.load(tmp_path / "net.so").plan
+    assert "ms, the fastest of 1 plans" in plan[0].reason
+    assert "must be a positive number of seconds" in failed(
+        capsys, "tune", folder / "net.pt2", "--records", records, "--budget", 0
+    )
+    assert "cannot be read" in failed(
+        capsys, "compile", folder / "net.pt2", "-o", tmp_path / "n.so", "--records", "nowhere"
+    )
+
+
 def test_ffdnet_by_name(tmp_path, capsys, monkeypatch):
     from tvm_sparsewino.nn import models
     from tvm_sparsewino.nn.weights_io import save_model
