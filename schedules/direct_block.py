@@ -10,7 +10,9 @@ from .._compat import T, tir
 from ..geometry_direct import DirectLayout
 from .epilogue import EpilogueOperands
 
-UNROLLED_TAPS = 25  # filters with more taps keep a loop over their rows
+# Taps x output channels up to which a channel is one straight piece of code. In longer ones, which
+# keep a loop over the filter's rows, LLVM moves loads so far up that it runs out of registers.
+UNROLLED = 64
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _emit_products(work: Work, index: Any, pixels: list[_Pixels], sums: Any, at:
     with T.serial(0, work.count) as c:
         inputs = [tvm_ir.bind(p.base + c * layout.channel_stride) for p in pixels]
         weights = tvm_ir.bind(start + c * (layout.taps * rows))
-        if layout.taps <= UNROLLED_TAPS:
+        if layout.taps * rows <= UNROLLED:
             for tap in range(layout.taps):
                 offset = layout.tap_offset(*divmod(tap, r))
                 step([x + offset for x in inputs], weights + tap * rows)
