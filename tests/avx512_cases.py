@@ -93,6 +93,8 @@ CASES = [
     direct(conv(7, 32, c=9, k=5, r=1, padding=(0, 0, 0, 0)), channel_block=4, rows_at_once=8),
     direct(conv(6, 33, c=3, k=8, r=5, padding=TWO), panel_vectors=4, rows_at_once=8),
     direct(conv(8, 20, c=3, k=4, r=7, padding=(3, 6, 0, 2)), panel_vectors=6, rows_at_once=4),
+    # More input rows than L1 keeps: tile by tile instead of channel by channel.
+    direct(conv(14, 14, c=14, k=9), panel_vectors=13, channel_block=12, rows_at_once=8),
 ]
 
 

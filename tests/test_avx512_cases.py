@@ -112,6 +112,7 @@ def test_direct_layouts_of_every_kind():
     layouts = [direct_layout(c.plan, LANES) for c in chosen(DIRECT)]
     assert {layout.is_flat for layout in layouts if layout.taps > 1} == {True, False}
     assert max(layout.channel_blocks for layout in layouts) > 1
+    assert {layout.slices_outside for layout in layouts} == {True, False}
     assert max(layout.k_blocks for layout in layouts) > 1
     assert max(layout.panels for layout in layouts) > 1
     assert {layout.shape.r for layout in layouts} >= {1, 3, 5, 7}
