@@ -14,7 +14,8 @@ from typing import Any
 from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..config import LayerPlan
-from ..geometry import KernelLayout, ceil_div
+from ..geometry import KernelLayout
+from ..row_slices import vector_parts
 
 
 def emit_shared_gemm(
@@ -50,13 +51,6 @@ def emit_shared_gemm(
             ]
             _emit_part(packed, v, product, number, bases, (plan.rows_at_once, count, lanes))
             first += count
-
-
-def vector_parts(vectors: int, rows: int, registers: int) -> list[int]:
-    """Cut ``vectors`` evenly into parts whose accumulators and operands fit ``registers``."""
-    fitting = [n for n in range(1, vectors + 1) if rows * n + min(rows, n) + 1 <= registers]
-    count = ceil_div(vectors, max(fitting, default=1))
-    return [(vectors + i) // count for i in range(count)]
 
 
 def _emit_part(

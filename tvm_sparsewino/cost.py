@@ -17,6 +17,8 @@ from .config import ConvShape
 from .cook_toom import CookToom, cook_toom
 from .cost_prices import PRICES, Prices
 from .geometry import CACHE_LINE, Panels, ceil_div, make_panels
+from .row_slices import vector_parts
+from .structure import shared_rows
 
 FLOAT_BYTES = 4
 LINE_BYTES = CACHE_LINE * FLOAT_BYTES
@@ -27,8 +29,6 @@ L2_LINE = PRICES.l1_misses
 CHANNEL_BLOCK = 8
 MAX_PANEL_VECTORS = 12
 MAX_K_BLOCK = 96  # products of more output channels are never in memory together
-# Adjacent output channels that share their pattern of zeros, by structure.
-_SHARING = {"rows2": 2, "rows4": 4}
 # Slices whose multiply-adds are under way at a time: the reorder buffer looks beyond one.
 _SLICES_IN_FLIGHT = 1.5
 # Share of L1 that one coordinate's inputs may fill before the rest pushes them out.
@@ -247,7 +247,7 @@ def blockings(
     shape: ConvShape, algorithm: str, m: int, core: Core, structure: str = "unstructured"
 ) -> Iterator[Blocking]:
     """Every blocking that the model compares; all of them fit the kernel and the registers."""
-    alpha, sharing = m + shape.r - 1, _SHARING.get(structure, 1)
+    alpha, sharing = m + shape.r - 1, shared_rows(structure)
     if algorithm == "dense_winograd":
         rows_choices = (4,) if core.vector_registers <= 16 else (8,)
     else:
@@ -259,12 +259,16 @@ def blockings(
         row_bytes = alpha * alpha * panels.stride * FLOAT_BYTES
         left = core.l2_bytes - shape.c * row_bytes
         fitting = max(left, core.l2_bytes // 4) // row_bytes
-        shared = (ceil_div(shape.k, core.threads),) if core.threads > 1 else ()
-        for rows, most in product(rows_choices, (max(int(fitting), 8), MAX_K_BLOCK, *shared)):
+        # Blocks that threads can share out evenly, should they be what runs in parallel.
+        rounds = ceil_div(shape.k, core.threads * MAX_K_BLOCK)
+        sizes = (max(int(fitting), 8), MAX_K_BLOCK, ceil_div(shape.k, core.threads * rounds))
+        for rows, most in product(rows_choices, sizes if core.threads > 1 else sizes[:2]):
             blocking = Blocking(vectors, _even_block(shape.k, most), CHANNEL_BLOCK, rows)
             # The same panels under another number are the same kernel.
             same = (panels.rows, panels.segment_tiles, blocking.k_block, rows)
-            fits = algorithm == "dense_winograd" or panels.vectors * rows <= limit
+            # These kernels compute wide panels in parts.
+            in_parts = algorithm == "dense_winograd" or sharing > 1
+            fits = in_parts or panels.vectors * rows <= limit
             if fits and same not in seen:
                 seen.add(same)
                 yield blocking
@@ -286,20 +290,23 @@ def _sparse_product(
 ) -> Quantities:
     """One load per multiply-add and one for the value, then what each slice of rows costs.
 
-    Rows that share their pattern load their inputs once; their values still come one by one.
+    Rows that share their pattern load their inputs once; their values still come one by one, and
+    again for every part of a panel that registers cannot hold whole.
     """
-    rows, sharing = panels.alpha**2 * shape.k, _SHARING.get(structure, 1)
+    rows, sharing = panels.alpha**2 * shape.k, shared_rows(structure)
     nonzeros = rows * (shape.c // shape.groups) * density
     v, together = panels.vectors, max(blocking.rows_at_once, sharing)
     # Accumulators of one slice are the independent chains; a few slices overlap in the core.
     latency = FMA_LATENCY / _SLICES_IN_FLIGHT / together
-    step = max((v / sharing + 1) / LOADS_PER_CYCLE, v / FMAS_PER_CYCLE, latency)
+    parts = len(vector_parts(v, together, core.vector_registers)) if sharing > 1 else 1
+    loads = (v / sharing + parts) / LOADS_PER_CYCLE
+    step = max(loads, v / FMAS_PER_CYCLE, parts * latency)
     offsets = nonzeros / (panels.alpha**2 if structure == "kernel" else sharing)
     lines = FLOAT_BYTES * (nonzeros + offsets) / LINE_BYTES
     touched = nonzeros / sharing * v * core.lanes / CACHE_LINE
     return Quantities(
         steps=panels.count * nonzeros * step,
-        slices=panels.count * rows / together,
+        slices=panels.count * parts * rows / together,
         product_stores=panels.count * rows * v,
         **_moved(shape, panels, core, blocking, lines, touched),
     )

@@ -1,4 +1,4 @@
-"""Which output channels a kernel computes together, in the order of the weights."""
+"""Which output channels a kernel computes together, and how many vectors of tiles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .config import LayerPlan
-from .geometry import KernelLayout
+from .geometry import KernelLayout, ceil_div
 
 
 def row_slices(plan: LayerPlan, layout: KernelLayout, block: int) -> list[range]:
@@ -24,6 +24,16 @@ def row_slices(plan: LayerPlan, layout: KernelLayout, block: int) -> list[range]
         slices.append(range(start, end))
         start = end
     return slices + [range(0)] * (layout.slices - len(slices))
+
+
+def vector_parts(vectors: int, rows: int, registers: int) -> list[int]:
+    """Cut ``vectors`` of a panel evenly into parts for rows that share their inputs.
+
+    A part's accumulators, the smaller of its operands and one of the other fit ``registers``.
+    """
+    fitting = [n for n in range(1, vectors + 1) if rows * n + min(rows, n) + 1 <= registers]
+    count = ceil_div(vectors, max(fitting, default=1))
+    return [(vectors + i) // count for i in range(count)]
 
 
 def first_input(plan: LayerPlan, output_channel: int) -> int:
