@@ -25,6 +25,8 @@ LIMITS = ("--rounds", "2", "--seconds", "0", "--tile", "2", "--density", "0.1")
 class Steady:
     """A contestant that takes a second more with every call."""
 
+    settle = 0.0
+
     def __init__(self, turns, name):
         self.turns, self.name, self.now = turns, name, 0.0
 

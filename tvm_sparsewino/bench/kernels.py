@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from .. import _compat as tvm_ir
 from ..config import CompileConfig, ConvShape, Epilogue, LayerPlan
 from ..cook_toom import cook_toom
-from ..packing import PackedWeights, pack
+from ..packing import pack
 from ..planner import plan_of, spatial_options, winograd_options
 from ..schedules.build import build_conv
 from ..schedules.target import CpuTarget
@@ -75,8 +76,10 @@ class KernelChain:
 
     Attributes:
         packed: the weights of every convolution.
-        build_seconds: packing one weight and compiling the kernel.
+        build_seconds: packing one weight, and compiling the kernel if that was not done before.
     """
+
+    settle = 0.002  # TVM's workers spin a thousand times, see thread_pool
 
     def __init__(
         self, plan: LayerPlan, chain: Chain, maps: Maps, target: CpuTarget, threads: int
@@ -85,17 +88,15 @@ class KernelChain:
         start = time.perf_counter()
         self.packed = [pack(weight, plan, target.lanes) for weight in chain.weights]
         self.build_seconds = (time.perf_counter() - start) / len(self.packed)
-        built: dict[Any, Any] = {}
         self._steps = []
         value = maps.input
         for index, (packed, bias) in enumerate(zip(self.packed, chain.biases, strict=True)):
-            if packed.specs not in built:
-                start = time.perf_counter()
-                built[packed.specs] = _build(plan, packed, target)
-                self.build_seconds += time.perf_counter() - start
+            start = time.perf_counter()
+            function = _build(plan, packed.specs, target)
+            self.build_seconds += time.perf_counter() - start
             operands = [tvm_ir.runtime_tensor(a) for a in (*packed.arrays, bias)]
             out = maps.outputs[index % 2]
-            self._steps.append((built[packed.specs], [value, *operands, out]))
+            self._steps.append((function, [value, *operands, out]))
             value = out
 
     @property
@@ -130,8 +131,9 @@ class KernelChain:
         return times
 
 
-def _build(plan: LayerPlan, packed: PackedWeights, target: CpuTarget) -> Any:
-    func = build_conv(plan, EPILOGUE, packed.specs, target.lanes, target.vector_registers)
+@lru_cache(maxsize=512)  # races with other threads run the same kernels
+def _build(plan: LayerPlan, specs: tuple[Any, ...], target: CpuTarget) -> Any:
+    func = build_conv(plan, EPILOGUE, specs, target.lanes, target.vector_registers)
     module = tvm_ir.build_module(func, target.tvm_target())
     return module[str(func.attrs["global_symbol"])]
 

@@ -15,11 +15,16 @@ from .worker import PeerFailed
 _SLOT = 0.03  # seconds of one contestant's turn, and
 _MOST_CALLS = 20  # the calls it has at most
 _FEWEST_ROUNDS = 2
-_SETTLE = 0.02  # seconds after a turn of several threads: pools that spin must fall asleep
 
 
 class Contestant(Protocol):
-    """What can be timed."""
+    """What can be timed.
+
+    Attributes:
+        settle: seconds after a turn of several threads until its pool of workers is asleep.
+    """
+
+    settle: float
 
     def seconds(self, repeats: int, limit: float, clock: str) -> list[float]:
         """Seconds of 1 to ``repeats`` calls, for about ``limit`` seconds, after one to warm up."""
@@ -36,7 +41,7 @@ class Effort:
     """
 
     rounds: int = 15
-    seconds: float = 12.0
+    seconds: float = 8.0
     clock: str = "wall"
 
 
@@ -62,7 +67,7 @@ def race(
             except PeerFailed as error:
                 failed[name] = " ".join(str(error).split())
             if threads > 1:
-                time.sleep(_SETTLE)
+                time.sleep(contestant.settle)
     return {name: calls for name, calls in rounds.items() if name not in failed}, failed
 
 

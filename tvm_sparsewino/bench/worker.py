@@ -106,6 +106,8 @@ class PeerChain:
         threads: threads of a call.
     """
 
+    settle = 0.06  # ONNX Runtime's workers spin for nearly so long
+
     def __init__(self, worker: Worker, chain: Path, threads: int) -> None:
         self._worker = worker
         self.settings = str(worker.ask("load", chain=str(chain), threads=threads)["settings"])

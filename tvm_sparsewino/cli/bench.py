@@ -63,7 +63,7 @@ def _layer_arguments(parser: argparse.ArgumentParser) -> None:
     add("--peers", type=_texts, default=["all"], help='"all" (default), "none" or names')
     add("--peers-at", type=Path, metavar="DIR", help="environments of the peers")
     add("--rounds", type=int, default=15, help="turns of every contestant, at most")
-    add("--seconds", type=float, default=12.0, help="of a race, after which it ends")
+    add("--seconds", type=float, default=8.0, help="of a race, after which it ends")
     add(
         "--clock",
         choices=("wall", "cpu"),
