@@ -51,6 +51,11 @@ class Staging:
         panels = self.panels
         return gcd(panels.segment_tiles, panels.lanes) if panels.rows > 1 else panels.lanes
 
+    @property
+    def runs(self) -> int:
+        """Runs in all vectors of the panel."""
+        return self.panels.vectors * self.panels.lanes // self.run
+
     def tile(self, number: Any) -> Any:
         """Where tile ``number`` of the panel begins."""
         panels = self.panels

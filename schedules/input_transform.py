@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _compat as tvm_ir
-from .._compat import T
+from .._compat import T, tir
 from ..config import ConvShape
 from ..cook_toom import CookToom
 from ..geometry import KernelLayout
@@ -44,8 +44,15 @@ def emit_input_transform(
     """
     first, count = channels
     staging = Staging(layout.panels)
-    with tvm_ir.local_buffer((algorithm.alpha, staging.width)) as staged:
+    with (
+        tvm_ir.local_buffer((algorithm.alpha, staging.width)) as staged,
+        tvm_ir.local_buffer((staging.runs,), "int64") as starts,
+    ):
         clear(staged, staging)
+        # Once per panel: the division by the tiles of a segment would cost more than the loads.
+        with T.serial(0, staging.runs) as number:
+            tile = tir.Cast("int64", number * staging.run)
+            T.buffer_store(starts, staging.tile(tile), [number])
         with T.serial(0, count) as number:
             channel = tvm_ir.bind(first + number)
             with each_segment(layout.panels, panel) as segment:
@@ -53,11 +60,12 @@ def emit_input_transform(
             base = tvm_ir.bind(layout.v.channel_offset(channel))
             with T.serial(0, layout.panels.vectors) as vector:
                 prefetch_inputs(data, shape, layout.panels, panel, channel + 1, vector)
-                _emit_horizontal(staged, v, base, vector, layout, staging, algorithm)
+                _emit_horizontal(staged, starts, v, base, vector, layout, staging, algorithm)
 
 
 def _emit_horizontal(
     staged: Any,
+    starts: Any,
     v: Any,
     base: Any,
     vector: Any,
@@ -68,11 +76,12 @@ def _emit_horizontal(
     """B from the right: take apart, transform, and store every coordinate's vector of tiles."""
     m, alpha, lanes, run = algorithm.m, algorithm.alpha, layout.panels.lanes, staging.run
     first = vector * lanes
-    starts = [tvm_ir.bind(staging.tile(first + tile)) for tile in range(0, lanes, run)]
+    runs = lanes // run
+    at_run = [tvm_ir.bind(starts[vector * runs + number]) for number in range(runs)]
     with T.serial(0, alpha) as i:
 
         def load(tile: int, pixel: int, width: int) -> Any:
-            at = starts[tile // run] + (tile % run * m + pixel)
+            at = at_run[tile // run] + (tile % run * m + pixel)
             return staged[i, tvm_ir.ramp(at, 1, width)]
 
         to = base + i * (alpha * layout.v.coordinate_stride) + first

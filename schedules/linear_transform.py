@@ -71,17 +71,39 @@ def _row_pairs(matrix: Matrix) -> list[tuple[int, int]]:
 def _from_row_pairs(matrix: Matrix, pairs: list, xs: Sequence[Any], lanes: int) -> list[Any]:
     results: dict[int, Any] = {}
     for a, b in pairs:
-        even, odd = _signs(matrix[a], matrix[b])
-        parts = []
-        for positions in (even, odd):
-            row = [c if i in positions else Fraction(0) for i, c in enumerate(matrix[a])]
-            parts.append(tvm_ir.bind(combine(row, xs, lanes)))
-        results[a] = tvm_ir.bind(parts[0] + parts[1])
-        results[b] = tvm_ir.bind(parts[0] - parts[1])
+        even, odd = (
+            [c if i in positions else Fraction(0) for i, c in enumerate(matrix[a])]
+            for positions in _signs(matrix[a], matrix[b])
+        )
+        factor = _factor(odd)
+        first = tvm_ir.bind(combine(even, xs, lanes))
+        second = tvm_ir.bind(combine([c / factor for c in odd], xs, lanes))
+        for row, sign in ((a, 1), (b, -1)):
+            results[row] = tvm_ir.bind(_add(first, sign * factor, second, lanes))
     for i, row in enumerate(matrix):
         if i not in results:
             results[i] = tvm_ir.bind(combine(row, xs, lanes))
     return [results[i] for i in range(len(matrix))]
+
+
+def _add(first: Any, factor: Fraction, second: Any, lanes: int) -> Any:
+    """``first + factor * second``."""
+    if abs(factor) == 1:
+        return first + second if factor > 0 else first - second
+    return tvm_ir.multiply_add(tvm_ir.broadcast(float(factor), lanes), second, first, lanes)
+
+
+def _factor(row: Row) -> Fraction:
+    """What to take out of ``row``: the multiply-adds that join it to its partner multiply by it for
+    nothing, and a term without a coefficient saves a multiplication. Other coefficients must stay
+    exact in binary.
+    """
+    sizes = sorted({abs(c) for c in row if c}, key=lambda c: (c != 1, c))
+    for size in sizes:
+        denominators = [(c / size).denominator for c in row]
+        if all(d & (d - 1) == 0 for d in denominators):
+            return size
+    return Fraction(1)
 
 
 def _from_column_pairs(matrix: Matrix, xs: Sequence[Any], lanes: int) -> list[Any]:

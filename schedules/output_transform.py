@@ -90,8 +90,18 @@ def _emit_weaving(
     with T.serial(0, m) as i:
         columns = range(algorithm.alpha)
         xs = [tvm_ir.bind(halves[i, tvm_ir.ramp(j * lanes, 1, lanes)]) for j in columns]
+        ones = _column_of_ones(algorithm)
+        if ones is not None:
+            xs[ones] = tvm_ir.bind(epilogue.add_bias(xs[ones], k, lanes))
         ys = apply_matrix(algorithm.at, xs, lanes)
-        ys = [tvm_ir.bind(epilogue.add_bias(y, k, lanes)) for y in ys]
+        if ones is None:
+            ys = [tvm_ir.bind(epilogue.add_bias(y, k, lanes)) for y in ys]
         for number, pixels in enumerate(weave(ys, lanes)):
             at = vector * (lanes * m) + number * lanes
             T.buffer_store(woven, pixels, [i, tvm_ir.ramp(at, 1, lanes)])
+
+
+def _column_of_ones(algorithm: CookToom) -> int | None:
+    """The column of A^T, that of the point 1, which adds to all outputs alike; None without it."""
+    columns = zip(*algorithm.at, strict=True)
+    return next((j for j, column in enumerate(columns) if set(column) == {1}), None)

@@ -68,6 +68,8 @@ PADDING = [
 FILTERS = [
     Case(conv(5, 6, r=1, padding=(0, 0, 0, 0)), m=1),
     Case(conv(5, 6, r=1, padding=(0, 0, 0, 0)), m=4, lanes=8),
+    # No column of A^T is all ones: nowhere to add the bias but to every output.
+    Case(conv(5, 6, r=1, padding=(0, 0, 0, 0)), m=2, epilogue=Epilogue(bias=True)),
     Case(conv(5, 6, r=2, padding=(1, 0, 0, 1)), m=3),
     Case(conv(6, 9, r=3), m=1),
     Case(conv(9, 8, r=5, padding=(2, 2, 2, 2)), m=2, lanes=8),

@@ -51,6 +51,7 @@ __all__ = [
     "loop_extent",
     "make_target",
     "module_text",
+    "multiply_add",
     "onnx_converters",
     "opaque",
     "prefetch",
@@ -110,6 +111,12 @@ def broadcast(value: Any, lanes: int) -> Any:
     if isinstance(value, int | float):
         value = tir.const(float(value), "float32")
     return tir.Broadcast(value, lanes) if lanes > 1 else value
+
+
+def multiply_add(a: Any, b: Any, c: Any, lanes: int) -> tir.PrimExpr:
+    """``a * b + c`` in one instruction where the CPU has it, even if ``a * b`` is needed twice."""
+    dtype = f"float32x{lanes}" if lanes > 1 else "float32"
+    return tir.call_llvm_pure_intrin(dtype, "llvm.fmuladd", a, b, c)
 
 
 def prefetch(buffer: tir.Buffer, index: Any, write: bool = False) -> None:
