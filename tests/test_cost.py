@@ -1,5 +1,6 @@
 """The cost model: monotone where the work is, and blockings that the kernels can take."""
 
+import dataclasses
 import math
 from itertools import pairwise
 
@@ -9,7 +10,17 @@ from hypothesis import strategies as st
 
 from tvm_sparsewino.config import ConvShape, LayerPlan
 from tvm_sparsewino.cook_toom import cook_toom
-from tvm_sparsewino.cost import MAX_K_BLOCK, Blocking, Core, choose_blocking, predict
+from tvm_sparsewino.cost import (
+    MAX_K_BLOCK,
+    Blocking,
+    Core,
+    Quantities,
+    choose_blocking,
+    predict,
+    price,
+    ranked,
+)
+from tvm_sparsewino.cost_prices import PRICES, Prices
 from tvm_sparsewino.geometry import kernel_layout
 
 AVX2 = Core()
@@ -120,6 +131,69 @@ def test_more_work_costs_more():
         one, two = (predict(s, algorithm, 4, 0.2, AVX2) for s in (small, large))
         assert two.cycles == pytest.approx(2 * one.cycles, rel=0.1)
         assert predict(small, algorithm, 4, 0.2, AVX512).cycles < one.cycles
+
+
+@pytest.mark.parametrize("algorithm", ["sparse_winograd", "dense_winograd"])
+def test_every_price_counts(algorithm):
+    """Each quantity occurs in some layer, and dearer units never make a layer cheaper."""
+    matters = set()
+    for shape in LAYERS:
+        blocking = choose_blocking(shape, algorithm, 4, 0.2, AVX2)
+        args = (shape, algorithm, 4, 0.2, Core(threads=2), blocking)
+        before = price(*args).cycles
+        for name, value in dataclasses.asdict(PRICES).items():
+            dearer = dataclasses.replace(PRICES, **{name: 2 * value + 1})
+            after = price(*args, prices=dearer).cycles
+            assert after >= before
+            matters |= {name} if after > before else set()
+    assert matters == set(dataclasses.asdict(PRICES))
+
+
+def test_cycles_are_quantities_times_prices():
+    quantities = Quantities(steps=10, slices=2)
+    assert quantities.cycles(Prices(steps=1.5, slices=3)) == 21
+
+
+@pytest.mark.parametrize("shape", LAYERS, ids=lambda s: f"{s.c}x{s.h}x{s.w}r{s.r}")
+def test_smaller_caches_never_help(shape):
+    small = Core(l1_bytes=16 * 1024, l2_bytes=128 * 1024)
+    blocking = choose_blocking(shape, "sparse_winograd", 4, 0.1, AVX2)
+    args = (shape, "sparse_winograd", 4, 0.1)
+    assert price(*args, small, blocking).cycles >= price(*args, AVX2, blocking).cycles
+
+
+@pytest.mark.parametrize("shape", LAYERS[:4], ids=lambda s: f"{s.c}x{s.h}x{s.w}r{s.r}")
+def test_two_threads_take_between_half_and_all_of_the_time(shape):
+    one = predict(shape, "sparse_winograd", 2, 0.1, AVX2)
+    two = predict(shape, "sparse_winograd", 2, 0.1, Core(threads=2))
+    assert 0.5 * one.cycles < two.cycles < one.cycles
+    assert not one.split_k
+
+
+def test_one_panel_is_shared_out_by_output_channels():
+    shape = ConvShape(1, 512, 7, 7, 512, 3, P)
+    args = (shape, "sparse_winograd", 2, 0.1, Core(threads=2), Blocking(2, 256, 8, 2))
+    whole, split = price(*args), price(*args, split_k=True)
+    assert split.split_k and split.gemm_cycles < 0.7 * whole.gemm_cycles
+    launched = price(*args[:4], AVX2, args[5]).cycles + PRICES.launches
+    assert whole.cycles == pytest.approx(launched)  # one panel: the second thread waits
+
+
+@pytest.mark.parametrize("structure", ["rows2", "rows4", "kernel"])
+def test_structures_of_zeros_save(structure):
+    for shape in LAYERS[:4]:
+        free, bound = (
+            predict(shape, "sparse_winograd", 4, 0.2, AVX2, s) for s in ("unstructured", structure)
+        )
+        assert bound.gemm_cycles <= free.gemm_cycles
+        assert bound.blocking.rows_at_once >= {"rows2": 2, "rows4": 4}.get(structure, 1)
+
+
+def test_all_blockings_are_ranked():
+    costs = ranked(LAYERS[1], "sparse_winograd", 4, 0.1, AVX2)
+    assert costs[0] == predict(LAYERS[1], "sparse_winograd", 4, 0.1, AVX2)
+    assert [c.cycles for c in costs] == sorted(c.cycles for c in costs)
+    assert len({c.blocking for c in costs}) == len(costs) > 10
 
 
 def test_blocking_is_what_a_plan_takes():

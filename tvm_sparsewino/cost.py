@@ -25,7 +25,6 @@ LINE_BYTES = CACHE_LINE * FLOAT_BYTES
 LOADS_PER_CYCLE = 2.0
 FMAS_PER_CYCLE = 2.0
 FMA_LATENCY = 4.0
-L2_LINE = PRICES.l1_misses
 CHANNEL_BLOCK = 8
 MAX_PANEL_VECTORS = 12
 MAX_K_BLOCK = 96  # products of more output channels are never in memory together

@@ -11,6 +11,7 @@ from ..cost import ranked
 from ..geometry import ceil_div, make_panels, round_up
 from ..planner import Option, machine, on_machine, plan_of
 from ..schedules.target import CpuTarget
+from ..structure import shared_rows
 from .measure import Problem
 
 # Other algorithms and tiles that are measured first, if predicted to take at most so much longer.
@@ -105,8 +106,8 @@ _MOVES: tuple[Callable[[LayerPlan], Iterator[dict[str, Any]]], ...] = (
 
 
 def _fits(plan: LayerPlan, target: CpuTarget) -> bool:
-    """Whether the accumulators find room; kernels that split their vectors always fit."""
-    if plan.algorithm != "sparse_winograd":
+    """Whether the accumulators find room; kernels that compute panels in parts always fit."""
+    if plan.algorithm != "sparse_winograd" or shared_rows(plan.structure) > 1:
         return plan.rows_at_once < target.vector_registers
     panels = make_panels(plan.conv, plan.m, target.lanes, plan.panel_vectors)
     return panels.vectors * plan.rows_at_once <= target.vector_registers - 3
