@@ -26,7 +26,8 @@ SUM_CYCLES = 2.0  # per vector of sums stored and loaded again, in L2
 FAR_SUM_CYCLES = 5.0  # the same beyond L2
 COPY_CYCLES = 3.0  # per vector copied
 ROW_OVERHEAD = 8.0  # per copied row
-OUTPUT_CYCLES = 3.0  # per vector of outputs
+OUTPUT_CYCLES = 3.0  # per vector of outputs written in long runs, or into L2
+FAR_OUTPUT_CYCLES = 6.0  # the same beyond L2, a few vectors of every output channel in turn
 TASK_OVERHEAD = 250.0
 
 PANEL_VECTORS = (7, 14, 28, 56, 112, 224, 448)
@@ -74,7 +75,7 @@ def _cost(shape: ConvShape, core: Core, blocking: Blocking) -> Cost:
     return Cost(
         (copies + TASK_OVERHEAD) * tasks,
         gemm * tasks,
-        sums * OUTPUT_CYCLES * tasks,
+        sums * _output_cycles(layout, core) * tasks,
         shape.direct_flops,
         Blocking(blocking.panel_vectors, layout.k_block, layout.channel_block, rows),
     )
@@ -100,6 +101,12 @@ def _tile_lines(layout: DirectLayout, width: int) -> float:
         return r * (run / CACHE_LINE + 1)
     span = run + (r - 1) * layout.ow if layout.ow < run else r * run
     return layout.copies * (span / CACHE_LINE + (1 if layout.ow < run else r))
+
+
+def _output_cycles(layout: DirectLayout, core: Core) -> float:
+    written = layout.shape.k * layout.oh * layout.ow * FLOAT_BYTES
+    near = layout.slices_outside or written <= core.l2_bytes
+    return OUTPUT_CYCLES if near else FAR_OUTPUT_CYCLES
 
 
 def _sum_cycles(layout: DirectLayout, core: Core) -> float:
