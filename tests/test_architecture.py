@@ -17,7 +17,7 @@ SOURCES = {
 
 # Lower layers come first. A module may import its own layer and those below it.
 LAYERS = (
-    ("_version", "errors", "files", "timing", "_compat", "_autoload"),
+    ("_version", "errors", "files", "memory", "timing", "_compat", "_autoload", "hot_loop"),
     ("cook_toom", "tensor_file", "extras", "thread_pool"),
     ("geometry", "geometry_direct", "config", "weights", "onnx_graph", "structure", "row_slices"),
     (
@@ -27,7 +27,10 @@ LAYERS = (
     ("schedules",),
     ("relay_passes", "planner", "tuner"),
     ("onnx_io", "nn"),
-    ("artefact", "executable", "driver"),
+    (
+        *("artefact", "fingerprint", "exchange", "machines", "session", "executable", "loading"),
+        *("driver", "torch_backend", "native"),
+    ),
     ("demo", "bench"),
     ("cli",),
 )

@@ -13,20 +13,17 @@ from tvm import relax
 from tvm.ir import IRModule
 
 from ._autoload import autoload
-from ._compat import load_module, tensor_dtype
+from ._compat import tensor_dtype
 from ._version import __version__
-from .artefact import Description, TensorInfo, read_description
+from .artefact import Description, TensorInfo
 from .config import CompileConfig, LayerPlan
-from .errors import (
-    ArtefactError,
-    ConfigError,
-    ImportFailed,
-    ShapeError,
-    TargetError,
-    in_context,
-)
+from .errors import ConfigError, ImportFailed, ShapeError, TargetError, in_context
 from .executable import Executable
 from .extras import require
+from .fingerprint import weights_digest
+from .loading import load
+from .machines import ENTRY
+from .memory import release_freed
 from .records import Record, read_records
 from .relay_passes.import_onnx import import_onnx_graph
 from .relay_passes.import_torch import import_exported_program
@@ -42,7 +39,17 @@ from .tuner.remote import remote_machine
 from .tuner.search import Found
 from .tuner.version import kernel_version
 
-ENTRY = "main"
+__all__ = [
+    "ENTRY",
+    "compile",
+    "export_onnx",
+    "import_exported",
+    "import_onnx",
+    "import_torch",
+    "load",
+    "read_exported",
+    "tune",
+]
 
 
 def import_torch(model: Any, example: tuple[Any, ...]) -> IRModule:
@@ -114,7 +121,9 @@ def import_onnx(
     require("onnx", "onnx")
     loading = require("tvm_sparsewino.onnx_io.loading", "onnx")
     with in_context(str(model) if isinstance(model, str | os.PathLike) else "the ONNX model"):
-        return import_onnx_graph(loading.load_graph(model, shapes))
+        module = import_onnx_graph(loading.load_graph(model, shapes))
+    release_freed()
+    return module
 
 
 def export_onnx(
@@ -197,6 +206,7 @@ def compile(
     plans = plan_layers(mod, cpu, config, threads, known) if plan is None else tuple(plan)
     pipeline = sparsewino_pipeline(config, plans, dump_dir)
     built = tvm.compile(mod, cpu.tvm_target(), relax_pipeline=pipeline)
+    release_freed()
     description = Description(
         inputs=inputs,
         outputs=outputs,
@@ -204,6 +214,7 @@ def compile(
         target=cpu.text,
         features=instruction_sets(cpu.features()),
         plan=plans,
+        weights=weights_digest(mod),
         versions={"tvm-sparsewino": __version__, "apache-tvm": _tvm_version()},
     )
     return Executable(built, description, threads)
@@ -262,31 +273,6 @@ def tune(
     layers = layers_to_tune(mod, cpu, config, num_threads)
     with remote_machine(rpc_tracker, rpc_key, cpu, num_threads) as machine:
         return tune_layers(layers, cpu, num_threads, machine, records, budget, report)
-
-
-def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Executable:
-    """Load what :meth:`Executable.save` wrote. The file is code: load only what you trust.
-
-    Args:
-        path: the file.
-        num_threads: as for :func:`compile`.
-
-    Raises:
-        ArtefactError: missing, damaged, not ours, or made for a CPU with features this one lacks.
-        ConfigError: a bad number of threads.
-    """
-    description = read_description(path)
-    with in_context(str(path)):
-        missing = missing_on_host(description.features)
-        if missing:
-            raise ArtefactError(
-                f"compiled for {description.target!r}; this CPU lacks {', '.join(missing)}"
-            )
-        try:
-            module = load_module(os.path.abspath(path))
-        except Exception as error:  # from dlopen, through TVM
-            raise ArtefactError(f"cannot be loaded: {error}") from error
-    return Executable(module, description, settled_threads(num_threads), path)
 
 
 def _signature(mod: IRModule) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...], bool]:

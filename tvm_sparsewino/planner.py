@@ -41,6 +41,10 @@ class Option:
         return kind if self.structure == UNSTRUCTURED else f"{kind} {self.structure}"
 
 
+# Output channels that are transformed at a time.
+SLICE = 64
+
+
 def winograd_coefficients(weight: np.ndarray, m: int) -> np.ndarray:
     """Spatial weights [K, C/groups, r, r] -> U = G w G^T, [alpha^2, K, C/groups] float32.
 
@@ -49,8 +53,12 @@ def winograd_coefficients(weight: np.ndarray, m: int) -> np.ndarray:
     """
     algorithm = cook_toom(m, weight.shape[2])
     g = algorithm.arrays()[1]
-    u = np.einsum("ip,kcpq,jq->ijkc", g, weight.astype(np.float64), g, optimize=True)
-    return u.reshape(algorithm.coordinates, *weight.shape[:2]).astype(np.float32)
+    u = np.empty((algorithm.coordinates, *weight.shape[:2]), np.float32)
+    for start in range(0, len(weight), SLICE):  # so that little is held in float64
+        part = weight[start : start + SLICE].astype(np.float64)
+        exact = np.einsum("ip,kcpq,jq->ijkc", g, part, g, optimize=True)
+        u[:, start : start + SLICE] = exact.reshape(len(u), *part.shape[:2])
+    return u
 
 
 def kernel_weight(weight: np.ndarray, m: int, plan: LayerPlan) -> np.ndarray:
