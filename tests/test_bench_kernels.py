@@ -1,5 +1,7 @@
 """Our kernels as contestants: planned, checked against float64, timed."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -12,10 +14,12 @@ from tvm_sparsewino.bench.contestants import (
     our_names,
     parse_tiles,
 )
-from tvm_sparsewino.bench.kernels import KernelChain, Maps, checked, spatial_plans, winograd_plans
+from tvm_sparsewino.bench.kernels import KernelChain, Maps, checked
+from tvm_sparsewino.bench.plans import spatial_plans, winograd_plans
 from tvm_sparsewino.bench.stages import STAGES, stage_report
-from tvm_sparsewino.config import ConvShape
+from tvm_sparsewino.config import CompileConfig, ConvShape
 from tvm_sparsewino.errors import ConfigError, SparseWinoError
+from tvm_sparsewino.planner import plan_winograd
 from tvm_sparsewino.schedules.target import parse_target
 
 SHAPE = ConvShape(2, 16, 9, 10, 16, 3, (1, 1, 1, 1))
@@ -60,10 +64,20 @@ def test_facts_are_those_of_the_kernel(entries):
 
 def test_at_most_one_kernel_is_chosen_for_the_same_weights(target):
     u = winograd_chain(SHAPE, 4, 0.02, 0).weights[0]
-    plans = winograd_plans(SHAPE, u, 4, target)
+    plans = winograd_plans(SHAPE, u, 4, target, 1)
     assert set(plans) == {"sparse_winograd", "dense_winograd"}
     assert sum(planned.chosen for planned in plans.values()) == 1
     assert plans["sparse_winograd"].chosen
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_chosen_plan_is_the_planner_s(target, threads):
+    shape = ConvShape(1, 64, 14, 14, 64, 3, (1, 1, 1, 1))
+    u = winograd_chain(shape, 2, 0.1, 0).weights[0]
+    want = plan_winograd("layer", shape, u, 2, target, CompileConfig(), threads)
+    plans = winograd_plans(shape, u, 2, target, threads).values()
+    (got,) = (planned.plan for planned in plans if planned.chosen)
+    assert got == dataclasses.replace(want, reason="")
 
 
 def test_times(entries):
@@ -75,7 +89,7 @@ def test_times(entries):
 
 def test_a_chain_feeds_each_convolution_with_the_last(target):
     chain = winograd_chain(SHAPE, 2, 0.5, 0)
-    plan = winograd_plans(SHAPE, chain.weights[0], 2, target)["sparse_winograd"].plan
+    plan = winograd_plans(SHAPE, chain.weights[0], 2, target, 1)["sparse_winograd"].plan
     kernel = KernelChain(plan, chain, Maps(SHAPE, chain.x), target, threads=1)
     outputs = list(kernel.outputs())
     assert len(outputs) == 4
@@ -85,7 +99,7 @@ def test_a_chain_feeds_each_convolution_with_the_last(target):
 
 def test_a_wrong_weight_is_noticed(target):
     chain = spatial_chain(SHAPE, 1.0, 0)
-    direct, _ = spatial_plans(SHAPE, chain.weights[0], target)
+    direct, _ = spatial_plans(SHAPE, chain.weights[0], target, 1)
     kernel = KernelChain(direct, chain, Maps(SHAPE, chain.x), target, threads=1)
     error, checksum = checked(kernel, chain)
     assert error < 1e-5
@@ -117,7 +131,7 @@ def test_the_model_may_choose_the_tile_of_every_density(target):
 
 def test_stages_have_time_work_bytes_and_a_share_of_their_floor(target):
     chain = winograd_chain(SHAPE, 4, 0.1, 0)
-    plan = winograd_plans(SHAPE, chain.weights[0], 4, target)["sparse_winograd"].plan
+    plan = winograd_plans(SHAPE, chain.weights[0], 4, target, 1)["sparse_winograd"].plan
     kernel = KernelChain(plan, chain, Maps(SHAPE, make_input(SHAPE, 0)), target, threads=1)
     nonzeros = int(np.count_nonzero(chain.weights[0]))
     report = stage_report(plan, kernel.packed[0], kernel.single, nonzeros, target, 1e11, 2)

@@ -23,8 +23,9 @@ from .chain import (
     spatial_chain,
 )
 from .coefficients import winograd_chain
-from .kernels import KernelChain, Maps, checked, spatial_plans, winograd_plans
+from .kernels import KernelChain, Maps, checked
 from .peers import Peer
+from .plans import spatial_plans, winograd_plans
 from .worker import PeerChain, PeerFailed, Worker
 
 # A wrong answer is far above this; how small errors must be per tile is judged in the report.
@@ -115,18 +116,18 @@ def our_entries(
     """
     maps = Maps(shape, make_input(shape, settings.seed))
     spatial = spatial_chain(shape, 1.0, settings.seed)
-    direct, choice = spatial_plans(shape, spatial.weights[0], target)
+    direct, choice = spatial_plans(shape, spatial.weights[0], target, threads)
     facts = {"dense_choice": plan_name(choice)}
     yield _ours("dense_direct", direct, spatial, maps, target, threads, facts)
     for m, densities in entered(shape, settings, target).items():
         # Its time does not depend on zeros, but its rounding does: without any it is largest.
         chain = winograd_chain(shape, m, 1.0, settings.seed)
-        plans = winograd_plans(shape, chain.weights[0], m, target)
+        plans = winograd_plans(shape, chain.weights[0], m, target, threads)
         name = winograd_name("dense_winograd", m, 1.0)
         yield _ours(name, plans["dense_winograd"].plan, chain, maps, target, threads, {})
         for density in densities:
             chain = winograd_chain(shape, m, density, settings.seed, settings.structure)
-            plans = winograd_plans(shape, chain.weights[0], m, target)
+            plans = winograd_plans(shape, chain.weights[0], m, target, threads)
             sparse = plans["sparse_winograd"]
             name = winograd_name("sparse_winograd", m, density)
             facts = {"asked_density": density, "chosen": sparse.chosen}

@@ -1,21 +1,19 @@
-"""Our kernels as contestants: planned, packed, compiled, checked, ready to be timed."""
+"""Our kernels as contestants: packed, compiled, checked, ready to be timed."""
 
 from __future__ import annotations
 
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from .. import _compat as tvm_ir
-from ..config import CompileConfig, ConvShape, Epilogue, LayerPlan
+from ..config import ConvShape, Epilogue, LayerPlan
 from ..cook_toom import cook_toom
 from ..packing import pack
-from ..planner import plan_of, spatial_options, winograd_options
 from ..schedules.build import build_conv
 from ..schedules.target import CpuTarget
 from ..thread_pool import use_threads
@@ -25,34 +23,6 @@ from .exact import direct_conv, winograd_conv
 EPILOGUE = Epilogue(bias=True, activation="relu")
 LONG_CALL = 0.2  # seconds after which a call has warmed itself up
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A way to run weights, and whether it is what the planner would choose for them."""
-
-    plan: LayerPlan
-    chosen: bool
-
-
-def winograd_plans(
-    shape: ConvShape, u: np.ndarray, m: int, target: CpuTarget
-) -> dict[str, Planned]:
-    """Plans of the sparse and the dense kernel for coefficients of F(m, 3), by algorithm."""
-    plans: dict[str, Planned] = {}
-    for option in winograd_options(shape, u, m, target):  # cheapest first
-        if option.algorithm not in plans:
-            plans[option.algorithm] = Planned(plan_of("layer", shape, option), not plans)
-    return plans
-
-
-def spatial_plans(
-    shape: ConvShape, weight: np.ndarray, target: CpuTarget
-) -> tuple[LayerPlan, LayerPlan]:
-    """The plan of the dense direct kernel for a filter, and what the planner would choose."""
-    options = spatial_options(shape, weight, target, CompileConfig())
-    direct = next(option for option in options if option.algorithm == "dense_direct")
-    return plan_of("layer", shape, direct), plan_of("layer", shape, options[0])
 
 
 class Maps:
