@@ -18,6 +18,7 @@ from tvm_sparsewino.cost import (
     choose_blocking,
     predict,
     price,
+    quantities,
     ranked,
 )
 from tvm_sparsewino.cost_prices import PRICES, Prices
@@ -177,6 +178,18 @@ def test_one_panel_is_shared_out_by_output_channels():
     assert split.split_k and split.gemm_cycles < 0.7 * whole.gemm_cycles
     launched = price(*args[:4], AVX2, args[5]).cycles + PRICES.launches
     assert whole.cycles == pytest.approx(launched)  # one panel: the second thread waits
+
+
+@pytest.mark.parametrize(("structure", "rows", "parts"), [("rows2", 2, 2), ("rows4", 4, 3)])
+def test_shared_rows_walk_a_wide_panel_in_parts(structure, rows, parts):
+    """Seven vectors: 6 or 3 fit 16 registers, so every slice is walked two or three times."""
+    blocking = Blocking(7, 128, 8, rows)
+    shape = ConvShape(1, 128, 28, 28, 128, 3, P)
+    middle = quantities(shape, "sparse_winograd", 4, 0.1, AVX2, blocking, structure)[1]
+    assert middle.slices == parts * 36 * 128 / rows
+    on_avx512 = dataclasses.replace(AVX2, vector_registers=32)
+    middle = quantities(shape, "sparse_winograd", 4, 0.1, on_avx512, blocking, structure)[1]
+    assert middle.slices == (parts - 1) * 36 * 128 / rows
 
 
 @pytest.mark.parametrize("structure", ["rows2", "rows4", "kernel"])
