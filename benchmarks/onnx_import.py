@@ -165,7 +165,8 @@ def main() -> None:
         print(
             f"density {density:4.2f}: {size / 1e6:.0f} MB, import {result['import_s']:.1f} s, "
             f"compile {result['compile_s']:.1f} s, {result['cpu_s']:.1f} s of CPU; "
-            f"memory {result['import_bytes'] / size:.2f}x in import, {result['peak_bytes'] / size:.2f}x at most, "
+            f"memory {result['import_bytes'] / size:.2f}x in import, "
+            f"{result['peak_bytes'] / size:.2f}x at most, "
             f"{result['held_bytes'] / size:.2f}x after; {', '.join(result['algorithms'])}; "
             f"error {result['error']:.1e}"
         )
