@@ -34,6 +34,7 @@ DESCRIPTION = Description(
         ),
         LayerPlan(name="b", conv=None, density=1.0, algorithm="left", reason="left as it is"),
     ),
+    weights="5e" * 32,
     versions={"tvm-sparsewino": "0.1.0"},
 )
 FOOTER = 72
@@ -67,10 +68,10 @@ def test_the_bytes_are_those_of_the_format(path):
     assert len(data) == library + text + FOOTER
     assert digest == hashlib.sha256(data[:-FOOTER] + data[-FOOTER : -FOOTER + 16]).digest()
     described = json.loads(data[library : library + text])
-    assert (described["format"], described["version"]) == ("tvm-sparsewino artefact", 1)
+    assert (described["format"], described["version"]) == ("tvm-sparsewino artefact", 2)
     assert set(described) == {
         *("format", "version", "inputs", "outputs", "returns_tuple"),
-        *("target", "features", "plan", "versions"),
+        *("target", "features", "plan", "weights", "versions"),
     }
 
 
@@ -124,7 +125,7 @@ def test_more_than_the_format_has_is_refused(path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"version": 2}, "version 2, this build reads 1"),
+        ({"version": 1}, "version 1, this build reads 2"),
         ({"format": "another"}, "is not one of a compiled network"),
         ({"inputs": None}, "does not fit"),
         ({"inputs": [{"name": "x"}]}, "does not fit.*shape"),

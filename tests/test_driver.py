@@ -10,7 +10,7 @@ from relax_networks import conv, module, winograd
 from tvm import relax
 
 import tvm_sparsewino
-from tvm_sparsewino import driver, executable, reference
+from tvm_sparsewino import driver, loading, reference
 from tvm_sparsewino.config import CompileConfig
 from tvm_sparsewino.cook_toom import cook_toom
 from tvm_sparsewino.errors import ArtefactError, ConfigError, ShapeError, TargetError
@@ -64,7 +64,7 @@ def test_positional_and_named_inputs(network, exe, arrays):
 
 def test_public_names_are_these():
     assert tvm_sparsewino.compile is driver.compile
-    assert tvm_sparsewino.load is driver.load
+    assert tvm_sparsewino.load is driver.load is loading.load
     assert tvm_sparsewino.import_torch is driver.import_torch
 
 
@@ -151,25 +151,6 @@ def test_threads_may_share_one_network(network, exe):
     for thread in threads:
         thread.join()
     assert wrong == []
-
-
-def test_every_thread_has_a_machine_of_its_own(network, arrays, monkeypatch):
-    """TVM's virtual machine is not thread-safe; a race would not show in every run."""
-    made = []
-    original = executable.virtual_machine
-    monkeypatch.setattr(
-        executable, "virtual_machine", lambda built: made.append(built) or original(built)
-    )
-    exe = driver.compile(network[0])
-    for _ in range(2):
-        exe(*arrays)
-    threads = [threading.Thread(target=exe, args=arrays) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(made) == 3
-    assert all(built is made[0] for built in made)  # code and weights are shared
 
 
 def test_tuples_come_back_as_tuples():
@@ -266,7 +247,7 @@ def test_a_file_for_another_cpu_is_refused_before_it_is_loaded(exe, tmp_path, mo
     path = tmp_path / "net.so"
     exe.save(path)
     monkeypatch.setattr(cpu_features, "host_instruction_sets", frozenset)
-    monkeypatch.setattr(driver, "load_module", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(loading, "load_module", lambda _: pytest.fail("loaded"))
     with pytest.raises(ArtefactError, match=r"net\.so: compiled for .*; this CPU lacks .*avx"):
         driver.load(path)
 
@@ -287,10 +268,6 @@ def test_a_library_that_does_not_load_is_an_error(exe, tmp_path, monkeypatch):
     def broken(path):
         raise OSError("cannot open shared object")
 
-    monkeypatch.setattr(driver, "load_module", broken)
+    monkeypatch.setattr(loading, "load_module", broken)
     with pytest.raises(ArtefactError, match="cannot be loaded: cannot open shared object"):
         driver.load(tmp_path / "net.so")
-
-
-def test_the_entry_function_is_the_same_for_both():
-    assert driver.ENTRY is executable.ENTRY

@@ -12,12 +12,13 @@ _PUBLIC = {
     "CompileConfig": "config",
     "LayerPlan": "config",
     "PruneConfig": "config",
+    "Session": "session",
     "SparseWinoError": "errors",
     "compile": "driver",
     "export_onnx": "driver",
     "import_onnx": "driver",
     "import_torch": "driver",
-    "load": "driver",
+    "load": "loading",
     "tune": "driver",
 }
 
@@ -25,6 +26,7 @@ __all__ = [
     "CompileConfig",
     "LayerPlan",
     "PruneConfig",
+    "Session",
     "SparseWinoError",
     "__version__",
     "compile",

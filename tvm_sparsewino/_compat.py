@@ -40,9 +40,11 @@ __all__ = [
     "child_blocks",
     "configure_thread_pool",
     "constant_array",
+    "copied_tensor",
     "cpu_features",
     "dict_attrs",
     "export_library",
+    "from_dlpack",
     "host_cpu",
     "inspect_asm",
     "is_known_cpu",
@@ -205,6 +207,16 @@ def inspect_asm(built: Any) -> str:
 def runtime_tensor(array: np.ndarray) -> Any:
     """A copy of ``array`` as TVM's tensor on the CPU."""
     return tvm.runtime.tensor(array)
+
+
+def copied_tensor(tensor: Any) -> Any:
+    """A copy of TVM's tensor in memory of its own."""
+    return tvm.runtime.tensor(tensor.numpy())
+
+
+def from_dlpack(array: Any) -> Any:
+    """The memory of ``array``, which has ``__dlpack__``, as TVM's tensor; nothing is copied."""
+    return tvm_ffi.from_dlpack(array)
 
 
 def load_module(path: str) -> Any:

@@ -29,7 +29,7 @@ from .files import replacing
 
 MAGIC = b"tvm-sparsewino artefact\n"
 FORMAT = "tvm-sparsewino artefact"
-VERSION = 1
+VERSION = 2  # 1 had no checksum of the weights
 SUFFIX = ".so"
 _FOOTER = struct.Struct("<QQ32s24s")
 _CHUNK = 1 << 20
@@ -57,6 +57,8 @@ class Description:
         target: the target as text, "llvm -mcpu=...".
         features: instruction sets that the code needs, by LLVM's names.
         plan: one entry per convolution.
+        weights: SHA-256 of the network's constants as they were before compiling, in hexadecimal:
+            the same for every target and plan.
         versions: of what made it, for people.
     """
 
@@ -66,6 +68,7 @@ class Description:
     target: str
     features: tuple[str, ...]
     plan: tuple[LayerPlan, ...]
+    weights: str
     versions: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -96,6 +99,7 @@ class Description:
                 target=str(data["target"]),
                 features=tuple(map(str, data["features"])),
                 plan=tuple(map(LayerPlan.from_json, data["plan"])),
+                weights=str(data["weights"]),
                 versions={str(k): str(v) for k, v in data["versions"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:

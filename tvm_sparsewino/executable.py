@@ -1,29 +1,28 @@
-"""A compiled network: NumPy arrays in, NumPy arrays out, safe to share between threads."""
+"""A compiled network: arrays in, NumPy arrays out, safe to share between threads."""
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ._compat import export_library, runtime_tensor, virtual_machine
+from ._compat import export_library
 from .artefact import Description, TensorInfo, write_artefact
 from .config import LayerPlan
 from .errors import ArtefactError, ShapeError
-from .schedules.cpu_features import missing_on_host
+from .exchange import any_tensor, array_of
+from .machines import Machines
+from .session import Session
 from .thread_pool import use_threads
-
-ENTRY = "main"
 
 
 class Executable:
     """A compiled network. Make it with ``compile`` or ``load``.
 
-    Calls from several threads are safe: TVM's virtual machine is not, so every calling thread has
-    one of its own; code and weights are shared.
+    Calls from several threads are safe. Each uses ``num_threads`` threads; :meth:`session` divides
+    them among the callers instead.
 
     Args:
         built: what TVM compiled or loaded.
@@ -42,7 +41,7 @@ class Executable:
         self._built = built
         self._description = description
         self._source = source
-        self._local = threading.local()
+        self._machines = Machines(built, description)
         self.num_threads = num_threads
 
     @property
@@ -70,8 +69,12 @@ class Executable:
         """Everything that a saved file says about itself."""
         return self._description
 
-    def __call__(self, *arrays: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+    def __call__(self, *arrays: Any) -> np.ndarray | tuple[np.ndarray, ...]:
         """Run the network on arrays in the order of :attr:`inputs`.
+
+        Args:
+            arrays: NumPy arrays of any layout, or anything with ``__dlpack__`` in CPU memory. What
+                is C-contiguous and starts at a multiple of 64 bytes is not copied.
 
         Returns:
             one array, or a tuple of them when the network returns a tuple. They are the caller's.
@@ -83,14 +86,12 @@ class Executable:
         if len(arrays) != len(self.inputs):
             names = [info.name for info in self.inputs]
             raise ShapeError(f"expected {len(names)} inputs {names}, got {len(arrays)}")
-        tensors = [_tensor(info, array) for info, array in zip(self.inputs, arrays, strict=True)]
+        tensors = [any_tensor(info, array) for info, array in zip(self.inputs, arrays, strict=True)]
         use_threads(self.num_threads)
-        result = self._function()(*tensors)
-        if not self._description.returns_tuple:
-            return _array(result)
-        return tuple(_array(result[i]) for i in range(len(self.outputs)))
+        outputs = tuple(map(array_of, self._machines(tensors)))
+        return outputs if self._description.returns_tuple else outputs[0]
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray | tuple[np.ndarray, ...]:
+    def run(self, inputs: Mapping[str, Any]) -> np.ndarray | tuple[np.ndarray, ...]:
         """Run the network on arrays by name; as calling it otherwise.
 
         Raises:
@@ -100,6 +101,18 @@ class Executable:
         if set(inputs) != set(names):
             raise ShapeError(f"expected the inputs {names}, got {sorted(inputs)}")
         return self(*(inputs[name] for name in names))
+
+    def session(self, callers: int | None = None) -> Session:
+        """This network for several threads that call it at the same time, without copies.
+
+        Args:
+            callers: calls at the same time, 1 to :attr:`num_threads`, which they share; one thread
+                for each call if None.
+
+        Raises:
+            ConfigError: another number.
+        """
+        return Session(self._machines, self._description, self.num_threads, callers)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write code, weights, plan and description to one file; needs a C++ compiler.
@@ -111,32 +124,3 @@ class Executable:
         if self._source is not None:
             raise ArtefactError(f"{path}: loaded from {self._source}; copy that file instead")
         write_artefact(path, lambda file: export_library(self._built, file), self._description)
-
-    def _function(self) -> Any:
-        """The network's function in the calling thread's virtual machine."""
-        function = getattr(self._local, "function", None)
-        if function is None:
-            missing = missing_on_host(self._description.features)
-            if missing:
-                raise ArtefactError(
-                    f"compiled for {self.target!r}; this CPU lacks {', '.join(missing)}"
-                )
-            self._local.machine = virtual_machine(self._built)
-            function = self._local.function = self._local.machine[ENTRY]
-        return function
-
-
-def _tensor(info: TensorInfo, array: Any) -> Any:
-    """A checked copy of ``array`` in TVM's memory; layout and byte order may be any."""
-    array = np.asarray(array)
-    native = array.dtype.newbyteorder("=")
-    if native != np.dtype(info.dtype) or array.shape != info.shape:
-        raise ShapeError(
-            f"input {info.name!r}: expected {info}, got {array.dtype} {list(array.shape)}"
-        )
-    return runtime_tensor(np.asarray(array, native, order="C"))
-
-
-def _array(tensor: Any) -> np.ndarray:
-    """A copy that does not live in the virtual machine's memory, which later calls reuse."""
-    return tensor.numpy()

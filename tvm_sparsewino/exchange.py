@@ -1,0 +1,106 @@
+"""Arrays of other libraries as TVM's tensors and back, through DLPack, without copies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._compat import from_dlpack, runtime_tensor
+from .artefact import TensorInfo
+from .errors import ShapeError
+
+# Compiled code loads and stores whole vectors from the first byte of a tensor on.
+ALIGNMENT = 64
+
+
+def shared_tensor(info: TensorInfo, array: Any) -> Any:
+    """The memory of ``array`` as TVM's tensor: nothing is copied.
+
+    Args:
+        info: what the network expects.
+        array: anything with ``__dlpack__``, such as NumPy's and JAX's arrays and PyTorch's
+            tensors; C-contiguous, in CPU memory, its first byte at a multiple of 64.
+
+    Raises:
+        ShapeError: another shape or dtype, or memory that cannot be shared; names the input.
+    """
+    tensor = _exported(info, array)
+    fault = _fault(tensor)
+    if fault:
+        raise ShapeError(f"input {info.name!r} cannot be used without a copy: {fault}")
+    return tensor
+
+
+def any_tensor(info: TensorInfo, array: Any) -> Any:
+    """``array`` as TVM's tensor; copied where its memory cannot be shared.
+
+    Args:
+        info: what the network expects.
+        array: as for :func:`shared_tensor` with any layout and byte order, or what NumPy makes an
+            array of.
+
+    Raises:
+        ShapeError: another shape or dtype, or not in CPU memory; names the input.
+    """
+    if hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray):
+        tensor = _exported(info, array)
+        return runtime_tensor(_packed(np.from_dlpack(tensor))) if _fault(tensor) else tensor
+    array = np.asarray(array)
+    native = array.dtype.newbyteorder("=")
+    if native != np.dtype(info.dtype) or array.shape != info.shape:
+        raise ShapeError(
+            f"input {info.name!r}: expected {info}, got {array.dtype} {list(array.shape)}"
+        )
+    flags = array.flags
+    if flags.c_contiguous and flags.writeable and array.dtype.isnative and _is_aligned(array):
+        return from_dlpack(array)
+    return runtime_tensor(_packed(np.asarray(array, native)))
+
+
+def array_of(tensor: Any) -> np.ndarray:
+    """A NumPy array in the memory of TVM's tensor, which lives as long as the array."""
+    return np.from_dlpack(tensor)
+
+
+def aligned_empty(info: TensorInfo) -> np.ndarray:
+    """An array with memory that :func:`shared_tensor` takes; its values are arbitrary."""
+    dtype = np.dtype(info.dtype)
+    size = int(np.prod(info.shape)) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(info.shape)
+
+
+def _exported(info: TensorInfo, array: Any) -> Any:
+    """What ``array`` exports, checked for shape, dtype and place."""
+    try:
+        tensor = from_dlpack(array)
+    except Exception as error:  # of the exporting library; the protocol names no kinds
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ShapeError(
+            f"input {info.name!r} cannot be taken through DLPack: {reason[0]}"
+        ) from error
+    dtype, shape = str(tensor.dtype), tuple(tensor.shape)
+    if dtype != info.dtype or shape != info.shape:
+        raise ShapeError(f"input {info.name!r}: expected {info}, got {dtype} {list(shape)}")
+    if tensor.device.type != "cpu":
+        raise ShapeError(f"input {info.name!r} must be in CPU memory, not on {tensor.device}")
+    return tensor
+
+
+def _fault(tensor: Any) -> str:
+    """Why compiled code cannot read this memory, "" if it can."""
+    if not tensor.is_contiguous():
+        return "it is not C-contiguous"
+    if tensor.data_ptr() % ALIGNMENT and 0 not in tensor.shape:
+        return f"its memory does not start at a multiple of {ALIGNMENT} bytes"
+    return ""
+
+
+def _is_aligned(array: np.ndarray) -> bool:
+    return array.__array_interface__["data"][0] % ALIGNMENT == 0
+
+
+def _packed(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array, order="C")
