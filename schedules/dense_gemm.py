@@ -14,7 +14,7 @@ from typing import Any
 from .. import _compat as tvm_ir
 from .._compat import T
 from ..config import LayerPlan
-from ..geometry import KernelLayout, ceil_div
+from ..geometry import KernelLayout, register_tiles
 
 UNROLLED_CHANNELS = 16  # longest block of channels that is one straight piece of code
 
@@ -39,25 +39,13 @@ def emit_dense_gemm(
         layout: memory layout.
         vector_registers: registers of the target; bounds the accumulators.
     """
-    runs = _vector_runs(layout.panels.vectors, plan.rows_at_once, vector_registers)
+    runs = register_tiles(layout.panels.vectors, plan.rows_at_once, vector_registers)
     with T.serial(0, layout.v.coordinates) as coordinate, T.serial(0, layout.slices) as index:
         for first, tiles, count in runs:
             with T.serial(0, tiles) as tile:
                 vector = tvm_ir.bind(first + tile * count)
                 where = (block, coordinate, index, vector, count)
                 _Block(packed, v, product, plan, layout, *where).emit()
-
-
-def _vector_runs(vectors: int, width: int, registers: int) -> list[tuple[int, int, int]]:
-    """Cut ``vectors`` into tiles whose accumulators, inputs and broadcast fit the registers.
-
-    Returns:
-        first vector, number of tiles and vectors per tile, for each run of equal tiles.
-    """
-    tiles = ceil_div(vectors, max(1, (registers - 1) // (width + 1)))
-    count, wider = divmod(vectors, tiles)
-    runs = [(0, wider, count + 1), (wider * (count + 1), tiles - wider, count)]
-    return [run for run in runs if run[1]]
 
 
 @dataclass(frozen=True)

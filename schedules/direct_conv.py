@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import _compat as tvm_ir
 from .._compat import T, tir
+from ..geometry import register_tiles
 from ..geometry_direct import DirectLayout
 from .direct_block import Work, emit_register_block
 from .direct_input import emit_direct_input
@@ -63,7 +64,7 @@ def emit_direct_conv(
 def _emit_blocks(work: Work, vector_registers: int) -> None:
     """Every register block of a task; see the module's text for the order."""
     layout = work.layout
-    runs = layout.tile_runs(vector_registers)
+    runs = register_tiles(layout.vectors, layout.rows_at_once, vector_registers)
     if layout.slices_outside:
         with T.serial(0, layout.slices) as index:
             for first, tiles, width in runs:

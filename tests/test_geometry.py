@@ -21,6 +21,7 @@ from tvm_sparsewino.geometry import (
     check_shape,
     kernel_layout,
     make_panels,
+    register_tiles,
     round_up,
 )
 
@@ -184,3 +185,14 @@ def test_layout_of_a_plan(shape, m, lanes, k_block, channel_block):
     assert layout.v.coordinates == layout.product.coordinates == (m + shape.r - 1) ** 2
     assert layout.v.block == min(channel_block or shape.c, shape.c)
     assert layout.v.stride == layout.product.stride == layout.panels.stride
+
+
+@given(st.integers(1, 500), st.integers(1, 16), st.sampled_from([16, 32]))
+def test_register_tiles_cover_the_vectors_and_fit(vectors, rows, registers):
+    runs = register_tiles(vectors, rows, registers)
+    found = [v for first, tiles, width in runs for v in range(first, first + tiles * width)]
+    assert found == list(range(vectors))
+    assert len(runs) <= 2
+    for _, tiles, width in runs:
+        used = width + 2 if rows == 1 else rows * width + width + 1
+        assert tiles and (width == 1 or used <= registers)

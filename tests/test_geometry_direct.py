@@ -80,18 +80,6 @@ def test_taps_are_where_the_rows_are(h, w, stride, dilation):
                 assert scratch[at + made.tap_offset(i, j)] == want
 
 
-@given(st.integers(1, 200), st.integers(1, 16), st.sampled_from([16, 32]))
-def test_tiles_cover_the_vectors(width, rows, registers):
-    made = layout(3, width, rows=rows)
-    runs = made.tile_runs(registers)
-    assert [v for first, tiles, each in runs for v in range(first, first + tiles * each)] == list(
-        range(made.vectors)
-    )
-    for _, _, each in runs:
-        used = each + 2 if rows == 1 else made.rows_at_once * each + each + 1
-        assert each == 1 or used <= registers
-
-
 def test_output_size_is_the_shapes():
     shape = ConvShape(1, 1, 9, 11, 1, 3, (0, 1, 2, 0))
     assert output_size(shape) == (shape.oh, shape.ow)

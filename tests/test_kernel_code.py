@@ -12,7 +12,7 @@ from tvm_sparsewino import _compat
 from tvm_sparsewino.config import ConvShape, Epilogue, LayerPlan
 from tvm_sparsewino.cost import Core, choose_blocking
 from tvm_sparsewino.cost_direct import predict_direct
-from tvm_sparsewino.geometry import kernel_layout
+from tvm_sparsewino.geometry import kernel_layout, register_tiles
 from tvm_sparsewino.geometry_direct import direct_layout
 from tvm_sparsewino.packing import pack
 from tvm_sparsewino.schedules.build import build_conv
@@ -95,7 +95,7 @@ def test_direct_accumulators_stay_in_registers(cpu, size, copies):
     module = _compat.build_module(func, parse_target(f"llvm -mcpu={cpu}").tvm_target())
     # Labels of debug information are no places to jump to.
     text = re.sub(r"^\.Ltmp\d+:\n", "", _compat.inspect_asm(module), flags=re.MULTILINE)
-    runs = layout.tile_runs(core.vector_registers)
+    runs = register_tiles(layout.vectors, layout.rows_at_once, core.vector_registers)
     loops = [b for b in fma_loops(text, register) if len(b) > shape.r * layout.rows_at_once]
     assert len(loops) == len(runs)
     for number, (body, (_, _, width)) in enumerate(zip(loops, runs, strict=True)):

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from .config import ConvShape, LayerPlan
 from .cost import Blocking, Core, Cost
-from .geometry import CACHE_LINE, ceil_div, check_shape
+from .geometry import CACHE_LINE, ceil_div, check_shape, register_tiles
 from .geometry_direct import DirectLayout, direct_layout
 
 FLOAT_BYTES = 4
@@ -60,7 +60,7 @@ def _cost(shape: ConvShape, core: Core, blocking: Blocking) -> Cost:
     plan = LayerPlan("", shape, 1.0, "dense_direct", 0, *vars(blocking).values())
     layout = direct_layout(plan, core.lanes)
     rows, parts = layout.rows_at_once, layout.channel_blocks
-    runs = layout.tile_runs(core.vector_registers)
+    runs = register_tiles(layout.vectors, rows, core.vector_registers)
     steps = sum(tiles * _step(layout, width, core) for _, tiles, width in runs)
     blocks = layout.slices * sum(tiles for _, tiles, _ in runs)
     sums = layout.slices * rows * layout.vectors

@@ -31,6 +31,24 @@ def round_up(a: int, b: int) -> int:
     return ceil_div(a, b) * b
 
 
+def register_tiles(vectors: int, rows: int, registers: int) -> list[tuple[int, int, int]]:
+    """Cut vectors into tiles whose ``rows`` x width sums stay in registers with what feeds them.
+
+    Returns:
+        first vector, number of tiles and vectors per tile, for each run of equal tiles; there are
+        at most two runs, and they differ by one vector a tile.
+    """
+    # With one row an input is used once, straight from memory; else it waits in a register.
+    most = registers - 4 if rows == 1 else (registers - 1) // (rows + 1)
+    tiles = ceil_div(vectors, max(most, 1))
+    width, wider = divmod(vectors, tiles)
+    if tiles - wider == 1 and wider > width:
+        # LLVM spills in the body of a single narrow tile: take some of the wide ones with it.
+        tiles, wider = tiles + 1, wider - width
+    runs = [(0, wider, width + 1), (wider * (width + 1), tiles - wider, width)]
+    return [run for run in runs if run[1]]
+
+
 def as_padding(padding: int | tuple[int, ...]) -> tuple[int, int, int, int]:
     """Padding as (top, left, bottom, right) from one, two (vertical, horizontal) or four numbers.
 

@@ -119,24 +119,6 @@ class DirectLayout:
             return ceil_div(self.rows * self.ow, self.lanes)
         return self.rows * self.row_vectors
 
-    def tile_runs(self, vector_registers: int) -> list[tuple[int, int, int]]:
-        """Cut a panel's vectors into tiles whose accumulators, inputs and broadcast fit registers.
-
-        Returns:
-            first vector, number of tiles and vectors per tile of each run of equal tiles; two runs
-            differ by one vector a tile.
-        """
-        rows = self.rows_at_once
-        # With one row an input is used once, straight from memory.
-        most = vector_registers - 4 if rows == 1 else (vector_registers - 1) // (rows + 1)
-        tiles = ceil_div(self.vectors, max(most, 1))
-        width, wider = divmod(self.vectors, tiles)
-        if tiles - wider == 1 and wider > width:
-            # LLVM spills in the body of a single narrow tile: take some of the wide ones with it.
-            tiles, wider = tiles + 1, wider - width
-        runs = [(0, wider, width + 1), (wider * (width + 1), tiles - wider, width)]
-        return [run for run in runs if run[1]]
-
     # ---- scratch ----
 
     @property
