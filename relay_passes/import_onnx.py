@@ -17,7 +17,7 @@ from .._compat import constant_array, onnx_converters
 from ..errors import ImportFailed, SparseWinoError, in_context
 from ..onnx_graph import GraphNode, OnnxGraph
 from . import onnx_conv
-from .ops import winograd_conv2d
+from .ops import static_shape, winograd_conv2d
 from .patterns import LAYER_NAMES
 
 WINOGRAD = ("tvm.sparsewino", "WinogradConv2d")
@@ -247,9 +247,26 @@ def _clip(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> rela
     return importer.builder.emit(call)
 
 
+def _prelu(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Var:
+    """A slope per channel becomes ``relax.nn.prelu``, which a convolution's epilogue can take."""
+    (x, slope), builder = operands, importer.builder
+    data, shape = static_shape(x, "data"), static_shape(slope, "slope")
+    if len(data) > 1 and (1,) * (len(data) - len(shape)) + shape == _per_channel(data):
+        vector = builder.emit(relax.op.reshape(slope, [data[1]]))
+        return builder.emit(relax.op.nn.prelu(x, vector, axis=1))
+    scaled = builder.emit(relax.op.multiply(x, slope))
+    negative = builder.emit(relax.op.less(x, relax.const(0, "float32")))
+    return builder.emit(relax.op.where(negative, scaled, x))
+
+
+def _per_channel(data: tuple[int, ...]) -> tuple[int, ...]:
+    return (1, data[1], *(1 for _ in data[2:]))
+
+
 _OWN: dict[str, Callable[[_Importer, Sequence[Any], GraphNode], relax.Expr]] = {
     "BatchNormalization": _batch_norm,
     "Clip": _clip,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
+    "PRelu": _prelu,
 }

@@ -178,6 +178,14 @@ def test_clip(bounds, rng):
     np.testing.assert_array_equal(got, run_ort(made, *arrays))
 
 
+@pytest.mark.parametrize("slope", [(3, 1, 1), (1, 3, 1, 1), (1,), (5,), (3, 4, 5), (2, 3, 4, 5)])
+def test_prelu(slope, rng):
+    x, s = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 4, 5), slope))
+    node = helper.make_node("PRelu", ["x", "s"], ["y"], name="prelu")
+    made = model([node], {"x": x.shape}, {"y": x.shape}, {"s": s})
+    np.testing.assert_array_equal(compiled(made)(x), run_ort(made, x))
+
+
 # ---- refusals ----------------------------------------------------------------------------------
 
 
