@@ -41,7 +41,7 @@ def run_line(**facts):
     return {"version": VERSION, "kind": "run", "peak_gflops": 100.0, **known, **facts}
 
 
-def race_line(*results, layer=LAYER, batch=1, threads=1, failed=()):
+def race_line(*results, layer=LAYER, batch=1, threads=1, failed=(), load=1.0):
     return {
         "version": VERSION,
         "kind": "race",
@@ -49,6 +49,7 @@ def race_line(*results, layer=LAYER, batch=1, threads=1, failed=()):
         "batch": batch,
         "threads": threads,
         "chain": 4,
+        "load": load,
         "direct_flops": layer.conv(batch).direct_flops,
         "results": list(results),
         "failed": dict(failed),

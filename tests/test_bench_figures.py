@@ -119,6 +119,13 @@ def test_bits_are_compared_over_threads():
     assert figures.different_bits(other) == [name]
 
 
+def test_load_beside_the_benchmark_is_more_than_its_threads():
+    assert figures.busiest(raced(race_line(load=1.2), race_line(load=1.5, threads=2))) == (
+        pytest.approx(0.2)
+    )
+    assert figures.summarise(raced(race_line(load=0.1)))["load beside the benchmark"] == 0.0
+
+
 def test_summary_is_plain_json():
     races = raced(
         race_line(peer("torch", 4.0), direct(5.0), dense(4, 3.0), sparse(4, 0.1, 1.0)),

@@ -76,6 +76,12 @@ def test_sentences(races):
     assert "batch 1, threads 2: over DeepSparse: not measured" in text
 
 
+@pytest.mark.parametrize("load, told", [(1.4, False), (3.0, True)])
+def test_a_busy_machine_is_told_of(load, told):
+    text = "\n".join(summary_lines(raced(race_line(dense(2, 1.0), load=load)), "ms"))
+    assert ("up to 2.0 at a time: these are no figures to report" in text) == told
+
+
 def test_long_lists_are_cut():
     lines = [race_line(dense(2, 1.0), *(sparse(2, i / 20, 2.0) for i in range(1, 12)))]
     text = "\n".join(summary_lines(raced(*lines), "ms"))

@@ -186,6 +186,14 @@ def different_bits(races: Races) -> list[str]:
     return found
 
 
+def busiest(races: Races) -> float:
+    """Highest load average at a race's start, less the threads that the benchmark itself uses.
+
+    Well above 0 other programs had the cores, too: engines whose calls are long then look slow.
+    """
+    return max((race["load"] - key.threads for key, race in races.items()), default=0.0)
+
+
 def summarise(races: Races, statistic: str = "ms") -> dict[str, Any]:
     """Every figure as plain JSON values."""
     places = sorted({(key.batch, key.threads) for key in races})
@@ -208,4 +216,5 @@ def summarise(races: Races, statistic: str = "ms") -> dict[str, Any]:
     figures["slower with fewer nonzeros"] = not_monotonic(races, statistic)
     figures["largest errors"] = largest_errors(races)
     figures["other bits with other threads"] = different_bits(races)
+    figures["load beside the benchmark"] = round(max(busiest(races), 0.0), 2)
     return figures

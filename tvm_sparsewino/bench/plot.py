@@ -14,7 +14,7 @@ from .records import RaceKey
 
 _COLUMNS = 4
 _TILE_COLOURS = {2: "tab:blue", 4: "tab:orange", 6: "tab:green"}
-_PEER_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+_PEER_COLOURS = ("tab:brown", "tab:purple", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")
 
 
 def draw(races: Races, path: Path, statistic: str, batch: int = 1, threads: int = 1) -> None:
@@ -46,7 +46,7 @@ def draw(races: Races, path: Path, statistic: str, batch: int = 1, threads: int 
     for axis in axes[: len(chosen)]:
         lines, labels = axis.get_legend_handles_labels()
         handles |= dict(zip(labels, lines, strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2 * columns)
     figure.suptitle(f"batch {batch}, {threads} thread{'s' * (threads > 1)}")
     figure.savefig(path, dpi=110)
 
@@ -60,17 +60,17 @@ def _panel(axis: Any, key: RaceKey, race: Mapping[str, Any], statistic: str) -> 
             *zip(*points, strict=True), marker="o", ms=3, color=_TILE_COLOURS[m], label=f"F({m},3)"
         )
     by_name = {result["name"]: result for result in race["results"]}
-    for peer, style in zip(PEERS, _PEER_STYLES, strict=True):
+    for peer, colour in zip(PEERS, _PEER_COLOURS, strict=True):
         if peer.name in by_name:
             value = gflop / by_name[peer.name][statistic]
-            axis.axhline(value, color="grey", ls=style, lw=1, label=peer.name)
+            axis.axhline(value, color=colour, ls="--", lw=1, label=peer.name)
     floors = sorted(
         (result["asked_density"], gflop / _floor(result["stages"]))
         for result in race["results"]
         if "stages" in result
     )
     if floors:
-        axis.plot(*zip(*floors, strict=True), color="tab:red", ls=":", label="floor")
+        axis.plot(*zip(*floors, strict=True), color="tab:red", ls=":", marker="_", label="floor")
     if key.threads == 1:
         axis.axhline(race["run"]["peak_gflops"], color="black", lw=1, label="multiply-add peak")
     axis.set(

@@ -24,6 +24,7 @@ from .figures import (
 from .peers import DENSE_RIVALS, PEERS, SPARSE_RIVALS
 
 _MOST_LISTED = 8
+_BUSY = 0.5  # load beside the benchmark's own
 
 
 def tables(races: Races, statistic: str) -> Iterator[Table]:
@@ -105,6 +106,9 @@ def summary_lines(races: Races, statistic: str) -> Iterator[str]:
         yield f"largest error of {name}: {error:.1e} of the largest output{limit}"
     bits = figures["other bits with other threads"]
     yield f"other bits with other threads: {', '.join(bits[:_MOST_LISTED]) or 'nowhere'}"
+    load = figures["load beside the benchmark"]
+    if load > _BUSY:
+        yield f"other programs ran, up to {load:.1f} at a time: these are no figures to report"
     yield f"(our dense choice is meant to be at most {DENSE_CHOICE} of the fastest dense peer)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -119,7 +120,7 @@ def _missing(
 def _run_race(
     key: RaceKey, request: Request, target: CpuTarget, peak: float, peers: PeerEntries
 ) -> dict[str, Any]:
-    shape, start = key.layer.conv(key.batch), time.perf_counter()
+    shape, start, load = key.layer.conv(key.batch), time.perf_counter(), os.getloadavg()[0]
     entries, failed = peers.entries(shape, key.threads, request.settings.seed)
     entries += our_entries(shape, request.settings, target, key.threads)
     contestants = {entry.name: entry.contestant for entry in entries}
@@ -139,6 +140,7 @@ def _run_race(
         "batch": key.batch,
         "threads": key.threads,
         "chain": length,
+        "load": round(load, 2),
         "setup_seconds": round(setup, 1),
         "direct_flops": shape.direct_flops,
         "results": results,
