@@ -3,8 +3,6 @@
 Compiled for other CPUs than the host's as well; nothing here runs.
 """
 
-import re
-
 import numpy as np
 import pytest
 
@@ -14,6 +12,7 @@ from tvm_sparsewino.cost import Core, choose_blocking
 from tvm_sparsewino.cost_direct import predict_direct
 from tvm_sparsewino.geometry import kernel_layout, register_tiles
 from tvm_sparsewino.geometry_direct import direct_layout
+from tvm_sparsewino.hot_loop import inner_loops
 from tvm_sparsewino.packing import pack
 from tvm_sparsewino.schedules.build import build_conv
 from tvm_sparsewino.schedules.target import parse_target
@@ -23,19 +22,9 @@ CPUS = {"znver3": (Core(8, 16), "ymm"), "skylake-avx512": (Core(16, 32, 1 << 20)
 
 
 def fma_loops(text, register):
-    """Innermost loops (label ... backward jump, no jump in between) with multiply-adds."""
-    lines = [line.strip() for line in text.splitlines()]
-    found, label, body = [], None, []
-    for line in lines:
-        if match := re.match(r"(\.L\w+):", line):
-            label, body = match[1], []
-        elif re.match(r"j\w+\s", line):
-            if label and line.split()[-1] == label:
-                found.append(body)
-            label, body = None, []
-        elif line and not line.startswith((".", "#")):
-            body.append(line)
-    return [b for b in found if any(f"%{register}" in x for x in b if x.startswith("vfmadd"))]
+    """Inner loops without a branch, with multiply-adds of the register's width: the products."""
+    straight = [x for x in inner_loops(text) if not any(i.startswith("j") for i in x.body[:-1])]
+    return [x for x in straight if any(f"%{register}" in line for line in x.multiply_adds)]
 
 
 @pytest.mark.parametrize("algorithm", [SPARSE, DENSE])
@@ -53,22 +42,14 @@ def test_accumulators_stay_in_registers(cpu, algorithm):
     module = _compat.build_module(func, parse_target(f"llvm -mcpu={cpu}").tvm_target())
     loops = fma_loops(_compat.inspect_asm(module), register)
     assert loops, "no loop of multiply-adds"
-    for body in loops:
-        text = "\n".join(body)
-        sums = [x.split(",")[-1].strip() for x in body if x.startswith("vfmadd")]
-        assert all(s.startswith(f"%{register}") for s in sums), text
-        stores = [x for x in body if x.startswith("vmov") and x.endswith(")")]
-        assert not stores, text
-        reloads = [x for x in body if x.startswith("v") and "(%rsp" in x]
-        assert not reloads, text
+    for loop in loops:
+        text = "\n".join(loop.body)
+        assert all(x.startswith(f"%{register}") for x in loop.accumulators), text
+        assert not loop.vector_stores and not loop.spills, text
     if algorithm == SPARSE:
         layout = kernel_layout(plan, core.lanes)
         accumulators = layout.panels.vectors * plan.rows_at_once
-        distinct = [
-            len({x.split(",")[-1].strip() for x in body if x.startswith("vfmadd")})
-            for body in loops
-        ]
-        assert max(distinct) == accumulators
+        assert max(len(loop.accumulators) for loop in loops) == accumulators
 
 
 @pytest.mark.parametrize(("size", "copies"), [(64, 1), (14, 3)])
@@ -93,16 +74,12 @@ def test_direct_accumulators_stay_in_registers(cpu, size, copies):
         core.vector_registers,
     )
     module = _compat.build_module(func, parse_target(f"llvm -mcpu={cpu}").tvm_target())
-    # Labels of debug information are no places to jump to.
-    text = re.sub(r"^\.Ltmp\d+:\n", "", _compat.inspect_asm(module), flags=re.MULTILINE)
     runs = register_tiles(layout.vectors, layout.rows_at_once, core.vector_registers)
-    loops = [b for b in fma_loops(text, register) if len(b) > shape.r * layout.rows_at_once]
+    loops = fma_loops(_compat.inspect_asm(module), register)
+    loops = [x for x in loops if len(x.body) > shape.r * layout.rows_at_once]
     assert len(loops) == len(runs)
-    for number, (body, (_, _, width)) in enumerate(zip(loops, runs, strict=True)):
-        products = sum(x.startswith("vfmadd") for x in body)
-        per_tap = layout.rows_at_once * width
-        assert products in (layout.taps * per_tap, shape.r * per_tap)
-        stack = [x for x in body if x.startswith("v") and "(%rsp" in x]
-        stores = [x for x in body if x.startswith("vmov") and x.endswith(")") and "%rsp" not in x]
-        assert not stores, "\n".join(body)
-        assert len(stack) <= (len(body) // 16 if number else 0), "\n".join(body)
+    for number, (loop, (_, _, width)) in enumerate(zip(loops, runs, strict=True)):
+        text, per_tap = "\n".join(loop.body), layout.rows_at_once * width
+        assert len(loop.multiply_adds) in (layout.taps * per_tap, shape.r * per_tap)
+        assert not set(loop.vector_stores) - set(loop.spills), text
+        assert len(loop.spills) <= (len(loop.body) // 16 if number else 0), text

@@ -154,16 +154,12 @@ def test_accumulators_stay_in_registers(cpu, structure, rows, vectors):
     module = _compat.build_module(func, parse_target(f"llvm -mcpu={cpu}").tvm_target())
     loops = fma_loops(_compat.inspect_asm(module), register)
     assert loops, "no loop of multiply-adds"
-    for body in loops:
-        text = "\n".join(body)
-        products = [x for x in body if x.startswith("vfmadd")]
-        sums = [x.split(",")[-1].strip() for x in products]
-        assert len(set(sums)) == rows * vectors, text
-        assert not len(sums) % (rows * vectors), text
-        assert not [x for x in body if x.startswith("vmov") and x.endswith(")")], text
-        assert not [x for x in body if x.startswith("v") and "(%rsp" in x], text
+    for loop in loops:
+        text, products = "\n".join(loop.body), len(loop.multiply_adds)
+        assert len(loop.accumulators) == rows * vectors, text
+        assert not products % (rows * vectors), text
+        assert not loop.vector_stores and not loop.spills, text
         if structure.startswith("rows"):
             # Vectors come through a register, once a step, whether by a move or in a multiply-add.
-            loads = [x for x in body if x.startswith(("vmovups", "vfmadd")) and "(" in x]
-            steps = len(sums) // (rows * vectors)
-            assert len(loads) == vectors * steps, text
+            loads = [x for x in loop.vector_loads if x.startswith(("vmovups", "vfmadd"))]
+            assert len(loads) == vectors * products // (rows * vectors), text
