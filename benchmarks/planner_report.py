@@ -51,7 +51,7 @@ TILES = (2, 4, 6)
 SEED = 0
 RACE_CALLS = 20
 FITTED = tuple(f.name for f in dataclasses.fields(Quantities))
-PULL = 0.03  # how strongly a price that the samples do not decide stays what it was
+PULL = 0.3  # how strongly a price that the samples do not decide stays what it was
 
 
 def main() -> None:
@@ -219,8 +219,10 @@ def print_table(report: dict) -> None:
 
 def fit(path: Path) -> None:
     """Print the prices that fit the samples best, and how well they do."""
-    samples = [json.loads(line) for line in path.read_text().splitlines()]
-    samples = [s for s in samples if s["kernels"] == kernel_version() and s["m"]]
+    every = [json.loads(line) for line in path.read_text().splitlines()]
+    samples = [s for s in every if s["kernels"] == kernel_version() and s["m"]]
+    if not samples:
+        raise SystemExit(f"{path}: none of {len(every)} samples is of a Winograd kernel of today")
     target = parse_target("native")
     core = Core(target.lanes, target.vector_registers, target.l1_bytes, target.l2_bytes)
     counted = np.array([[getattr(q, n) for n in FITTED] for q in (count(s, core) for s in samples)])

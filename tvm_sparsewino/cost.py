@@ -25,9 +25,14 @@ LINE_BYTES = CACHE_LINE * FLOAT_BYTES
 LOADS_PER_CYCLE = 2.0
 FMAS_PER_CYCLE = 2.0
 FMA_LATENCY = 4.0
-CHANNEL_BLOCK = 8
+# Channels of one coordinate that lie together: a kilobyte of them at least, 8 at least. Fewer and
+# the product meets new pages too often, more and the transforms' stores do.
+_TOGETHER_BYTES = 1024
+_CHANNEL_BLOCKS = (8, 16)
 MAX_PANEL_VECTORS = 12
 MAX_K_BLOCK = 96  # products of more output channels are never in memory together
+# Rows whose values are one load.
+_ONE_LOAD = (2, 4)
 # Slices whose multiply-adds are under way at a time: the reorder buffer looks beyond one.
 _SLICES_IN_FLIGHT = 1.5
 # Share of L1 that one coordinate's inputs may fill before the rest pushes them out.
@@ -249,9 +254,10 @@ def blockings(
     alpha, sharing = m + shape.r - 1, shared_rows(structure)
     if algorithm == "dense_winograd":
         rows_choices = (4,) if core.vector_registers <= 16 else (8,)
+    elif sharing > 1:
+        rows_choices = (sharing,)
     else:
-        rows_choices = (1, 2) if sharing == 1 else (sharing,)
-    limit = min(MAX_PANEL_VECTORS, core.vector_registers - 4)
+        rows_choices = (1, 2, 4) if structure == "unstructured" else (1, 2)
     seen = set()
     for vectors in range(1, MAX_PANEL_VECTORS + 1):
         panels = make_panels(shape, m, core.lanes, vectors)
@@ -262,15 +268,22 @@ def blockings(
         rounds = ceil_div(shape.k, core.threads * MAX_K_BLOCK)
         sizes = (max(int(fitting), 8), MAX_K_BLOCK, ceil_div(shape.k, core.threads * rounds))
         for rows, most in product(rows_choices, sizes if core.threads > 1 else sizes[:2]):
-            blocking = Blocking(vectors, _even_block(shape.k, most), CHANNEL_BLOCK, rows)
+            channels = _channel_block(panels)
+            blocking = Blocking(vectors, _even_block(shape.k, most), channels, rows)
             # The same panels under another number are the same kernel.
             same = (panels.rows, panels.segment_tiles, blocking.k_block, rows)
             # These kernels compute wide panels in parts.
             in_parts = algorithm == "dense_winograd" or sharing > 1
-            fits = in_parts or panels.vectors * rows <= limit
+            # Beside accumulators, the rows' values and what the compiler needs must find room.
+            fits = in_parts or panels.vectors * rows <= core.vector_registers - 4
             if fits and same not in seen:
                 seen.add(same)
                 yield blocking
+
+
+def _channel_block(panels: Panels) -> int:
+    least, most = _CHANNEL_BLOCKS
+    return least if least * panels.stride * FLOAT_BYTES >= _TOGETHER_BYTES else most
 
 
 def _even_block(k: int, most: int) -> int:
@@ -287,10 +300,10 @@ def _sparse_product(
     blocking: Blocking,
     structure: str,
 ) -> Quantities:
-    """One load per multiply-add and one for the value, then what each slice of rows costs.
+    """One load per multiply-add and one for the values, then what each slice of rows costs.
 
-    Rows that share their pattern load their inputs once; their values still come one by one, and
-    again for every part of a panel that registers cannot hold whole.
+    The values of two or four rows are one load. Rows that share their pattern load their inputs
+    once; their values come again for every part of a panel that registers cannot hold whole.
     """
     rows, sharing = panels.alpha**2 * shape.k, shared_rows(structure)
     nonzeros = rows * (shape.c // shape.groups) * density
@@ -298,7 +311,7 @@ def _sparse_product(
     # Accumulators of one slice are the independent chains; a few slices overlap in the core.
     latency = FMA_LATENCY / _SLICES_IN_FLIGHT / together
     parts = len(vector_parts(v, together, core.vector_registers)) if sharing > 1 else 1
-    loads = (v / sharing + parts) / LOADS_PER_CYCLE
+    loads = (v / sharing + parts / (together if together in _ONE_LOAD else 1)) / LOADS_PER_CYCLE
     step = max(loads, v / FMAS_PER_CYCLE, parts * latency)
     offsets = nonzeros / (panels.alpha**2 if structure == "kernel" else sharing)
     lines = FLOAT_BYTES * (nonzeros + offsets) / LINE_BYTES
