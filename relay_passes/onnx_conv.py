@@ -212,7 +212,7 @@ def _numbers(
 
 
 def _split(totals: Sequence[int], more_after: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Totals in two parts; an odd one's larger part, and all of a negative one, goes to one side."""
+    """Totals in two parts, the larger on one side; a negative total is put at the end."""
     small = tuple(max(t, 0) // 2 for t in totals)
     large = tuple(t - s for t, s in zip(totals, small, strict=True))
     if more_after:
