@@ -59,6 +59,7 @@ __all__ = [
     "prefetch",
     "prim_func",
     "ramp",
+    "runtime_files",
     "runtime_tensor",
     "schedule",
     "scratch",
@@ -217,6 +218,12 @@ def copied_tensor(tensor: Any) -> Any:
 def from_dlpack(array: Any) -> Any:
     """The memory of ``array``, which has ``__dlpack__``, as TVM's tensor; nothing is copied."""
     return tvm_ffi.from_dlpack(array)
+
+
+def runtime_files() -> tuple[str, list[str]]:
+    """The folder of the C++ headers, and the libraries, that running a network takes."""
+    runtime = os.path.join(os.path.dirname(tvm.__file__), "lib", "libtvm_runtime.so")
+    return tvm_ffi.libinfo.find_include_path(), [runtime, tvm_ffi.libinfo.find_libtvm_ffi()]
 
 
 def load_module(path: str) -> Any:

@@ -20,7 +20,7 @@ FAILED = 4
 EXTRA_MISSING = 5
 
 # Each is a module here with HELP, add_arguments(parser) and run(arguments).
-COMMANDS = ("demo", "compile", "run", "inspect", "export", "tune", "train", "bench")
+COMMANDS = ("demo", "compile", "run", "inspect", "export", "runner", "tune", "train", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
