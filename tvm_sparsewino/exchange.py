@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._compat import from_dlpack, runtime_tensor
+from ._compat import from_dlpack
 from .artefact import TensorInfo
 from .errors import ShapeError
 
@@ -45,7 +45,7 @@ def any_tensor(info: TensorInfo, array: Any) -> Any:
     """
     if hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray):
         tensor = _exported(info, array)
-        return runtime_tensor(_packed(np.from_dlpack(tensor))) if _fault(tensor) else tensor
+        return _copied(info, np.from_dlpack(tensor)) if _fault(tensor) else tensor
     array = np.asarray(array)
     native = array.dtype.newbyteorder("=")
     if native != np.dtype(info.dtype) or array.shape != info.shape:
@@ -55,7 +55,7 @@ def any_tensor(info: TensorInfo, array: Any) -> Any:
     flags = array.flags
     if flags.c_contiguous and flags.writeable and array.dtype.isnative and _is_aligned(array):
         return from_dlpack(array)
-    return runtime_tensor(_packed(np.asarray(array, native)))
+    return _copied(info, array)
 
 
 def array_of(tensor: Any) -> np.ndarray:
@@ -102,5 +102,8 @@ def _is_aligned(array: np.ndarray) -> bool:
     return array.__array_interface__["data"][0] % ALIGNMENT == 0
 
 
-def _packed(array: np.ndarray) -> np.ndarray:
-    return np.asarray(array, order="C")
+def _copied(info: TensorInfo, array: np.ndarray) -> Any:
+    """A copy in memory that compiled code can read, whatever the layout of ``array``."""
+    copy = aligned_empty(info)
+    copy[...] = array
+    return from_dlpack(copy)
