@@ -41,8 +41,8 @@ def emit_sparse_gemm(
             zero = tvm_ir.broadcast(0.0, lanes)
             for i in range(width * vectors):
                 T.buffer_store(sums, zero, [tvm_ir.ramp(i * lanes, 1, lanes)])
-            start = tvm_ir.bind(starts[number])
-            with T.serial(0, starts[number + 1] - start) as step:
+            start = tvm_ir.bind(_wide(starts[number]))
+            with T.serial(0, _wide(starts[number + 1]) - start) as step:
                 p = tvm_ir.bind((start + step) * width)
                 splats = load_splats(values, p, width, lanes)
                 for row, value in enumerate(splats):
