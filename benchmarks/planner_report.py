@@ -28,8 +28,8 @@ import numpy as np
 
 from tvm_sparsewino.bench.machine import fma_peak, machine, versions
 from tvm_sparsewino.config import CompileConfig, ConvShape, LayerPlan
-from tvm_sparsewino.cost import Blocking, Core, Quantities, quantities
 from tvm_sparsewino.cost_prices import PRICES
+from tvm_sparsewino.cost_quantities import Blocking, Core, Quantities, quantities
 from tvm_sparsewino.files import replacing
 from tvm_sparsewino.planner import Option, plan_of, spatial_options, winograd_options
 from tvm_sparsewino.records import tuned_fields

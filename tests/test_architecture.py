@@ -22,7 +22,7 @@ LAYERS = (
     ("geometry", "geometry_direct", "config", "weights", "onnx_graph", "structure", "row_slices"),
     (
         *("packing", "packing_direct", "packing_shared", "packing_structured", "packing_uniform"),
-        *("reference", "cost", "cost_direct", "cost_prices", "records"),
+        *("reference", "cost", "cost_direct", "cost_prices", "cost_quantities", "records"),
     ),
     ("schedules",),
     ("relay_passes", "planner", "tuner"),

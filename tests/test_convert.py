@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from tvm_sparsewino.config import ConvShape
-from tvm_sparsewino.cost import CORES, predict
+from tvm_sparsewino.cost import predict
+from tvm_sparsewino.cost_quantities import CORES
 from tvm_sparsewino.errors import ConfigError
 from tvm_sparsewino.nn import WinogradConv2d, convert
 

@@ -14,14 +14,13 @@ from tvm_sparsewino.cost import (
     MAX_K_BLOCK,
     Blocking,
     Core,
-    Quantities,
     choose_blocking,
     predict,
     price,
-    quantities,
     ranked,
 )
 from tvm_sparsewino.cost_prices import PRICES, Prices
+from tvm_sparsewino.cost_quantities import Quantities, quantities
 from tvm_sparsewino.geometry import kernel_layout
 
 AVX2 = Core()

@@ -15,7 +15,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from ..config import ConvShape
 from ..cook_toom import cook_toom
-from ..cost import CORES, Core, predict
+from ..cost import Core, predict
+from ..cost_quantities import CORES
 from ..errors import ConfigError
 from .functional import DTYPES
 from .layers import WinogradConv2d

@@ -1,0 +1,229 @@
+"""What the stages of a Winograd convolution do, counted: operations, rows, cache lines. Pure.
+
+The units are those that :mod:`tvm_sparsewino.cost_prices` has prices for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from .config import ConvShape
+from .cook_toom import CookToom, cook_toom
+from .cost_prices import Prices
+from .geometry import CACHE_LINE, Panels, ceil_div, make_panels
+from .row_slices import vector_parts
+from .structure import shared_rows
+
+FLOAT_BYTES = 4
+LINE_BYTES = CACHE_LINE * FLOAT_BYTES
+LOADS_PER_CYCLE = 2.0
+FMAS_PER_CYCLE = 2.0
+FMA_LATENCY = 4.0
+# Rows whose values are one load.
+_ONE_LOAD = (2, 4)
+# Slices whose multiply-adds are under way at a time: the reorder buffer looks beyond one.
+_SLICES_IN_FLIGHT = 1.5
+# Share of L1 that one coordinate's inputs may fill before the rest pushes them out.
+_L1_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """Sizes the kernel is built with.
+
+    Attributes:
+        panel_vectors: vectors of tiles per panel.
+        k_block: output channels whose products are in memory at a time.
+        channel_block: channels of one coordinate that lie together in the scratch.
+        rows_at_once: output channels computed together by the GEMM.
+    """
+
+    panel_vectors: int
+    k_block: int
+    channel_block: int
+    rows_at_once: int
+
+
+@dataclass(frozen=True)
+class Core:
+    """What the model needs to know of the machine.
+
+    Attributes:
+        lanes: float32 lanes of a vector.
+        vector_registers: architectural vector registers.
+        l1_bytes, l2_bytes: data caches of one core.
+        threads: cores that work together.
+    """
+
+    lanes: int = 8
+    vector_registers: int = 16
+    l1_bytes: int = 32 * 1024
+    l2_bytes: int = 512 * 1024
+    threads: int = 1
+
+
+AVX2 = Core()
+# Typical cores, by lanes: SSE or NEON, AVX2, AVX-512.
+CORES = {
+    4: Core(lanes=4, l2_bytes=256 * 1024),
+    8: AVX2,
+    16: Core(lanes=16, vector_registers=32, l2_bytes=1024 * 1024),
+}
+
+
+@dataclass(frozen=True)
+class Quantities:
+    """What one stage does, in the units that :class:`Prices` names."""
+
+    transform_ops: float = 0.0
+    segments: float = 0.0
+    activation_lines: float = 0.0
+    steps: float = 0.0
+    slices: float = 0.0
+    product_stores: float = 0.0
+    l1_misses: float = 0.0
+    l2_misses: float = 0.0
+    weight_lines: float = 0.0
+
+    def cycles(self, prices: Prices) -> float:
+        """The sum of quantity times price."""
+        return sum(getattr(prices, name) * value for name, value in asdict(self).items())
+
+
+def quantities(
+    shape: ConvShape,
+    algorithm: str,
+    m: int,
+    density: float,
+    core: Core,
+    blocking: Blocking,
+    structure: str = "unstructured",
+) -> tuple[Quantities, Quantities, Quantities]:
+    """What input transform, product and output transform do, all panels together."""
+    transform = cook_toom(m, shape.r)
+    panels = make_panels(shape, m, core.lanes, blocking.panel_vectors)
+    vectors = panels.total_rows * panels.segment_vectors
+    images = FLOAT_BYTES * shape.n
+    inputs = _beyond(images * shape.c * shape.h * shape.w, core.l2_bytes)
+    outputs = _beyond(images * shape.k * shape.oh * shape.ow, core.l2_bytes)
+    first = Quantities(
+        transform_ops=shape.c * vectors * _input_ops(transform),
+        segments=shape.c * panels.total_rows,
+        activation_lines=inputs,
+    )
+    last = Quantities(
+        transform_ops=shape.k * vectors * _output_ops(transform),
+        segments=shape.k * panels.total_rows,
+        activation_lines=outputs,
+    )
+    if algorithm == "sparse_winograd":
+        middle = _sparse_product(shape, panels, density, core, blocking, structure)
+    else:
+        middle = _dense_product(shape, panels, core, blocking)
+    return first, middle, last
+
+
+def _sparse_product(
+    shape: ConvShape,
+    panels: Panels,
+    density: float,
+    core: Core,
+    blocking: Blocking,
+    structure: str,
+) -> Quantities:
+    """One load per multiply-add and one for the values, then what each slice of rows costs.
+
+    The values of two or four rows are one load. Rows that share their pattern load their inputs
+    once; their values come again for every part of a panel that registers cannot hold whole.
+    """
+    rows, sharing = panels.alpha**2 * shape.k, shared_rows(structure)
+    nonzeros = rows * (shape.c // shape.groups) * density
+    v, together = panels.vectors, max(blocking.rows_at_once, sharing)
+    # Accumulators of one slice are the independent chains; a few slices overlap in the core.
+    latency = FMA_LATENCY / _SLICES_IN_FLIGHT / together
+    parts = len(vector_parts(v, together, core.vector_registers)) if sharing > 1 else 1
+    loads = (v / sharing + parts / (together if together in _ONE_LOAD else 1)) / LOADS_PER_CYCLE
+    step = max(loads, v / FMAS_PER_CYCLE, parts * latency)
+    offsets = nonzeros / (panels.alpha**2 if structure == "kernel" else sharing)
+    lines = FLOAT_BYTES * (nonzeros + offsets) / LINE_BYTES
+    touched = nonzeros / sharing * v * core.lanes / CACHE_LINE
+    return Quantities(
+        steps=panels.count * nonzeros * step,
+        slices=panels.count * parts * rows / together,
+        product_stores=panels.count * rows * v,
+        **_moved(shape, panels, core, blocking, lines, touched),
+    )
+
+
+def _dense_product(shape: ConvShape, panels: Panels, core: Core, blocking: Blocking) -> Quantities:
+    """Register blocks of rows x vectors: busy multiply-adders, or loads where blocks are flat."""
+    rows, channels = blocking.rows_at_once, shape.c // shape.groups
+    blocks = ceil_div(panels.vectors, max(1, (core.vector_registers - 1) // (rows + 1)))
+    vectors = panels.vectors / blocks
+    step = max(rows * vectors / FMAS_PER_CYCLE, (rows + vectors) / LOADS_PER_CYCLE, FMA_LATENCY)
+    slices = panels.alpha**2 * ceil_div(shape.k, rows)
+    lines = panels.alpha**2 * shape.k * channels * FLOAT_BYTES / LINE_BYTES
+    touched = slices * channels * panels.vectors * core.lanes / CACHE_LINE
+    return Quantities(
+        steps=panels.count * slices * channels * step * blocks,
+        slices=panels.count * slices * blocks,
+        product_stores=panels.count * slices * rows * panels.vectors,
+        **_moved(shape, panels, core, blocking, lines, touched),
+    )
+
+
+def _moved(
+    shape: ConvShape,
+    panels: Panels,
+    core: Core,
+    blocking: Blocking,
+    weight_lines: float,
+    touched: float,
+) -> dict[str, float]:
+    """Cache lines that the product moves between levels, all panels together.
+
+    Args:
+        shape, panels, core, blocking: what is computed, and how.
+        weight_lines: lines of all weights and offsets; every panel reads each once.
+        touched: lines of transformed inputs that the product reads in a panel, repeats counted.
+    """
+    coordinates = panels.alpha**2
+    lines = coordinates * panels.stride / CACHE_LINE  # of one channel
+    passes = ceil_div(shape.k, blocking.k_block)
+    # Every pass over a coordinate brings its inputs into L1 once; those that do not stay there
+    # come again whenever they are read.
+    inputs = shape.c // shape.groups * panels.stride * FLOAT_BYTES
+    missing = max(0.0, 1 - _L1_SHARE * core.l1_bytes / inputs)
+    once = min(lines * shape.c * passes, touched)
+    into_l1 = once + missing * max(0.0, touched - once)
+    scratch = lines * (shape.c + blocking.k_block) * LINE_BYTES
+    weights = weight_lines * LINE_BYTES
+    # Transformed inputs and products are written and read; what L2 cannot hold goes through L3.
+    spilled = max(0.0, 1 - core.l2_bytes / scratch)
+    stay = scratch + weights <= core.l2_bytes
+    return {
+        "l1_misses": panels.count * (into_l1 + 2 * lines * shape.k),
+        "l2_misses": panels.count * spilled * lines * (shape.c * (1 + passes) + shape.k),
+        "weight_lines": weight_lines * (1 if stay else panels.count),
+    }
+
+
+def _beyond(data_bytes: float, cache_bytes: int) -> float:
+    """Lines of an array that a cache does not keep from one layer to the next."""
+    return max(0.0, data_bytes - cache_bytes / 2) / LINE_BYTES
+
+
+def _input_ops(transform: CookToom) -> float:
+    """Vector operations of the input transform per channel and vector of tiles."""
+    m, alpha = transform.m, transform.alpha
+    nonzero = sum(1 for row in transform.bt for c in row if c)
+    vertical = m * (2 * alpha + nonzero)
+    horizontal = alpha * (4 * alpha + nonzero)
+    return vertical + horizontal
+
+
+def _output_ops(transform: CookToom) -> float:
+    """Vector operations of the output transform per channel and vector of tiles."""
+    m, alpha = transform.m, transform.alpha
+    nonzero = sum(1 for row in transform.at for c in row if c)
+    return alpha * (alpha + nonzero) + m * (nonzero + 5 * m)
