@@ -105,3 +105,17 @@ def test_a_unit_that_is_gone_in_part_counts_with_the_rest(structure):
 def test_equal_scores_give_the_share_too():
     mask = one(torch.ones(16, 8, 20), 0.7, "kernel")
     assert float((~mask).sum()) == pytest.approx(0.7 * mask.numel(), abs=8)
+
+
+def test_the_share_is_the_nearest_one():
+    """Five units of four: 7 of 20 coefficients are nearer to two units than to one."""
+    mask = one(torch.rand(1, 4, 5), 0.35, "rows4")
+    assert int((~mask).sum()) == 8
+
+
+@pytest.mark.parametrize("structure", ["rows2", "rows4", "kernel"])
+def test_what_must_go_goes_before_what_is_zero(structure):
+    score = torch.zeros(4, 4, 10)
+    score[:, :, 7:] = -1.0
+    mask = one(score, 0.3, structure)
+    assert bool(mask[:, :, :7].all()) and not bool(mask[:, :, 7:].any())
