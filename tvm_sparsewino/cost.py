@@ -25,7 +25,8 @@ from .structure import shared_rows
 _TOGETHER_BYTES = 1024
 _CHANNEL_BLOCKS = (8, 16)
 MAX_PANEL_VECTORS = 12
-MAX_K_BLOCK = 96  # products of more output channels are never in memory together
+# Output channels whose products are in memory together: some, or as many as networks have.
+FEW_K, MAX_K_BLOCK = 96, 512
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,9 @@ def blockings(
         fitting = max(left, core.l2_bytes // 4) // row_bytes
         # Blocks that threads can share out evenly, should they be what runs in parallel.
         rounds = ceil_div(shape.k, core.threads * MAX_K_BLOCK)
-        sizes = (max(int(fitting), 8), MAX_K_BLOCK, ceil_div(shape.k, core.threads * rounds))
-        for rows, most in product(rows_choices, sizes if core.threads > 1 else sizes[:2]):
+        shared = ceil_div(shape.k, core.threads * rounds)
+        sizes = (max(int(fitting), 8), FEW_K, MAX_K_BLOCK, shared)
+        for rows, most in product(rows_choices, sizes if core.threads > 1 else sizes[:3]):
             channels = _channel_block(panels)
             blocking = Blocking(vectors, _even_block(shape.k, most), channels, rows)
             # The same panels under another number are the same kernel.

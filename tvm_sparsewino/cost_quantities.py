@@ -102,7 +102,7 @@ def quantities(
     """What input transform, product and output transform do, all panels together."""
     transform = cook_toom(m, shape.r)
     panels = make_panels(shape, m, core.lanes, blocking.panel_vectors)
-    vectors = panels.total_rows * panels.segment_vectors
+    vectors = panels.vectors * panels.count
     images = FLOAT_BYTES * shape.n
     inputs = _beyond(images * shape.c * shape.h * shape.w, core.l2_bytes)
     outputs = _beyond(images * shape.k * shape.oh * shape.ow, core.l2_bytes)

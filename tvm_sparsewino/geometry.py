@@ -114,34 +114,14 @@ class Panels:
         return ceil_div(self.total_rows, self.rows)
 
     @property
-    def segment_vectors(self) -> int:
-        """Vectors that the transforms compute per row segment."""
-        return ceil_div(self.segment_tiles, self.lanes)
-
-    @property
     def vectors(self) -> int:
-        """Vectors that the GEMM computes per panel."""
+        """Vectors of tiles per panel; they run over the ends of row segments."""
         return ceil_div(self.rows * self.segment_tiles, self.lanes)
 
     @property
     def stride(self) -> int:
-        """Floats from one channel of the scratch to the next: whole vectors, with room for the
-        last segment's tail, which is written in full.
-        """
-        written = (self.rows - 1) * self.segment_tiles + self.segment_vectors * self.lanes
-        return max(self.vectors * self.lanes, round_up(written, self.lanes))
-
-    @property
-    def staged_width(self) -> int:
-        """Floats of one vertically transformed input row, as long as the widest load reaches."""
-        last_tile = (self.segment_vectors * self.lanes - 1) * self.m
-        reach = last_tile + round_up(self.alpha, QUAD)
-        return round_up(reach, self.lanes)
-
-    @property
-    def segment_chunks(self) -> int:
-        """Input vectors from the start of one segment to the start of the next."""
-        return self.segment_tiles * self.m // self.lanes
+        """Floats from one channel of the scratch to the next."""
+        return self.vectors * self.lanes
 
 
 def make_panels(shape: ConvShape, m: int, lanes: int, vectors: int) -> Panels:

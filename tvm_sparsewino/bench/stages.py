@@ -98,20 +98,19 @@ def floors(
 
     Everything in L1; two multiply-adds, two vector loads and one vector store a cycle.
     """
-    layout, shape, lanes = kernel_layout(plan, target.lanes), plan.conv, target.lanes
+    layout, shape = kernel_layout(plan, target.lanes), plan.conv
     panels, algorithm = layout.panels, cook_toom(plan.m, plan.conv.r)
     alpha, m = algorithm.alpha, algorithm.m
-    vectors = panels.total_rows * panels.segment_vectors
-    chunks = panels.staged_width / lanes / panels.segment_vectors
+    vectors = panels.vectors * panels.count
     steps = nonzeros * panels.vectors * panels.count
     cycles = {
-        # vertical pass on every input vector, horizontal pass on every row of the tile
+        # vertical pass on m input vectors per vector of tiles, horizontal pass on alpha rows
         "input": vectors
         * shape.c
         * max(
-            (chunks + alpha) * _operations(algorithm.bt) / 2,
-            chunks * alpha,
-            chunks * alpha + alpha * alpha,
+            (m + alpha) * _operations(algorithm.bt) / 2,
+            m * alpha,
+            m * alpha + alpha * alpha,
         ),
         "gemm": steps * (1 + 1 / panels.vectors) / 2,
         "output": vectors
