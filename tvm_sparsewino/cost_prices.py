@@ -7,14 +7,14 @@ Each is in core cycles. All but ``launches`` are fitted together to measured ker
 which solves for the prices, none of them negative, that make the sum of squared relative errors
 least over the samples of a report: kernels over the layers of ResNet-18, ResNet-50 and VGG-16,
 densities, tiles and blockings. A price that the samples hardly decide stays near what it was. The
-values below are from 313 samples on one core of a busy Zen 3 (AVX2, 32 KiB L1, 512 KiB L2):
-predictions spread by a factor of 1.19 around what was measured (one standard deviation), of which a
-good part is the other work on that machine.
+values below are from 338 samples on one core of a Zen 3 (AVX2, 32 KiB L1, 512 KiB L2): predictions
+spread by a factor of 1.20 around what was measured (one standard deviation), of which a good part is
+other work on that machine.
 
 What a price may be expected to be: one multiply-add or load takes half a cycle, and five
 instructions begin in one, so a vector operation is 0.2; a step is counted in cycles and takes one
-or little more; one vector store a cycle; a line of 64 bytes takes 2 cycles from L2, from L3 4 to 8,
-and 15 to 20 from memory. ``launches`` is not fitted: it is what a parallel loop of TVM takes from
+or little more; one vector store a cycle; a line of 64 bytes takes 2 cycles from L2, from L3 up to 8,
+less where the core works on meanwhile, and 15 to 20 from memory. ``launches`` is not fitted: it is what a parallel loop of TVM takes from
 its start to the last thread's end where workers are awake, 3 microseconds.
 """
 
@@ -29,6 +29,7 @@ class Prices:
 
     Attributes:
         transform_ops: one vector operation of a transform (arithmetic, shuffle, load or store).
+        crowded_ops: the same where registers do not hold all of a row.
         segments: one row segment of one channel in a transform: edges, new pages, loop entry.
         activation_lines: one cache line of the convolution's input or output, beyond L2.
         steps: one cycle in which the sparse or dense product keeps the core's ports busy.
@@ -41,14 +42,15 @@ class Prices:
     """
 
     transform_ops: float = 0.22
-    segments: float = 54.0
-    activation_lines: float = 14.5
-    steps: float = 1.09
-    slices: float = 2.0
-    product_stores: float = 1.9
-    l1_misses: float = 1.8
-    l2_misses: float = 2.6
-    weight_lines: float = 7.1
+    crowded_ops: float = 0.37
+    segments: float = 23.0
+    activation_lines: float = 18.5
+    steps: float = 1.04
+    slices: float = 0.5
+    product_stores: float = 2.1
+    l1_misses: float = 1.9
+    l2_misses: float = 0.8
+    weight_lines: float = 7.5
     launches: float = 10_000.0
 
 

@@ -76,6 +76,7 @@ class Quantities:
     """What one stage does, in the units that :class:`Prices` names."""
 
     transform_ops: float = 0.0
+    crowded_ops: float = 0.0
     segments: float = 0.0
     activation_lines: float = 0.0
     steps: float = 0.0
@@ -106,13 +107,15 @@ def quantities(
     images = FLOAT_BYTES * shape.n
     inputs = _beyond(images * shape.c * shape.h * shape.w, core.l2_bytes)
     outputs = _beyond(images * shape.k * shape.oh * shape.ow, core.l2_bytes)
+    # A row's inputs, its results and a constant do not all find a register.
+    ops = "crowded_ops" if 2 * transform.alpha >= core.vector_registers else "transform_ops"
     first = Quantities(
-        transform_ops=shape.c * vectors * _input_ops(transform),
+        **{ops: shape.c * vectors * _input_ops(transform)},
         segments=shape.c * panels.total_rows,
         activation_lines=inputs,
     )
     last = Quantities(
-        transform_ops=shape.k * vectors * _output_ops(transform),
+        **{ops: shape.k * vectors * _output_ops(transform)},
         segments=shape.k * panels.total_rows,
         activation_lines=outputs,
     )
