@@ -42,7 +42,17 @@ def test_command_explains_itself(command, capsys):
 
 
 def test_readme_names_commands():
-    assert {"demo", "compile", "run", "inspect", "train"} <= set(commands("sparsewino"))
+    assert {
+        "demo",
+        "compile",
+        "run",
+        "inspect",
+        "train",
+        "tune",
+        "bench",
+        "export",
+        "runner",
+    } <= set(commands("sparsewino"))
 
 
 @pytest.mark.parametrize("goal", commands("make"))

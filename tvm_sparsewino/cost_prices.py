@@ -8,14 +8,15 @@ which solves for the prices, none of them negative, that make the sum of squared
 least over the samples of a report: kernels over the layers of ResNet-18, ResNet-50 and VGG-16,
 densities, tiles and blockings. A price that the samples hardly decide stays near what it was. The
 values below are from 338 samples on one core of a Zen 3 (AVX2, 32 KiB L1, 512 KiB L2): predictions
-spread by a factor of 1.20 around what was measured (one standard deviation), of which a good part is
-other work on that machine.
+spread by a factor of 1.20 around what was measured (one standard deviation), of which a good part
+is other work on that machine.
 
 What a price may be expected to be: one multiply-add or load takes half a cycle, and five
 instructions begin in one, so a vector operation is 0.2; a step is counted in cycles and takes one
-or little more; one vector store a cycle; a line of 64 bytes takes 2 cycles from L2, from L3 up to 8,
-less where the core works on meanwhile, and 15 to 20 from memory. ``launches`` is not fitted: it is what a parallel loop of TVM takes from
-its start to the last thread's end where workers are awake, 3 microseconds.
+or little more; one vector store a cycle; a line of 64 bytes takes 2 cycles from L2, from L3 up to
+8, less where the core works on meanwhile, and 15 to 20 from memory. ``launches`` is not fitted: it
+is what a parallel loop of TVM takes from its start to the last thread's end where workers are
+awake, 3 microseconds.
 """
 
 from __future__ import annotations
