@@ -12,7 +12,7 @@ from ..geometry import check_shape, kernel_layout
 from ..geometry_direct import direct_layout
 from .direct_conv import emit_direct_conv
 from .epilogue import EpilogueOperands
-from .fused import emit_fused, emit_split
+from .fused import emit_fused
 
 _OPERANDS = {
     "sparse_winograd": ("starts", "rows", "offsets", "values"),
@@ -65,8 +65,7 @@ def build_conv(
             emit_direct_conv(data, weights[0], output, layout, operands, vector_registers)
         else:
             layout = kernel_layout(plan, lanes)
-            emit = emit_split if plan.split_k else emit_fused
-            emit(plan, layout, vector_registers, data, weights, operands, output)
+            emit_fused(plan, layout, vector_registers, data, weights, operands, output)
     return builder.get()
 
 

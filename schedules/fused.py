@@ -13,7 +13,7 @@ from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..config import LayerPlan
 from ..cook_toom import cook_toom
-from ..geometry import KernelLayout, ceil_div
+from ..geometry import KernelLayout
 from .dense_gemm import emit_dense_gemm
 from .epilogue import EpilogueOperands
 from .input_transform import emit_input_transform
@@ -31,7 +31,11 @@ def emit_fused(
     epilogue: EpilogueOperands,
     output: tir.Buffer,
 ) -> None:
-    """Emit the kernel whose panels run in parallel and share nothing.
+    """Emit the kernel whose tasks run in parallel and share nothing.
+
+    A task is a panel, or with ``plan.split_k`` one block of output channels of a panel. Such tasks
+    each transform the panel's inputs for themselves: that costs less than to wait for other cores
+    and to fetch from their caches.
 
     Args:
         plan: what the planner decided.
@@ -42,53 +46,20 @@ def emit_fused(
         epilogue: what follows the convolution, with its buffers.
         output: buffer [N, K, OH, OW].
     """
+    shape, algorithm = plan.conv, cook_toom(plan.m, plan.conv.r)
+    parts = layout.k_blocks if plan.split_k else 1
+    blocks = layout.k_blocks // parts
     with (
-        T.parallel(0, layout.panels.count) as panel,
+        T.parallel(0, layout.panels.count * parts) as task,
         tvm_ir.scratch((layout.v.size,)) as v,
         tvm_ir.scratch((layout.product.size,)) as product,
     ):
-        channels = (0, plan.conv.c)
-        _emit_input(data, v, plan, layout, panel, channels)
-        with T.serial(0, layout.k_blocks) as block:
+        panel = tvm_ir.bind(task // parts)
+        emit_input_transform(data, v, shape, layout, algorithm, panel)
+        with T.serial(0, blocks) as number:
+            block = tvm_ir.bind(task % parts * blocks + number)
             _emit_product(weights, v, product, block, plan, layout, vector_registers)
-            _emit_output(product, output, block, panel, plan, layout, epilogue)
-
-
-def emit_split(
-    plan: LayerPlan,
-    layout: KernelLayout,
-    vector_registers: int,
-    data: tir.Buffer,
-    weights: list[tir.Buffer],
-    epilogue: EpilogueOperands,
-    output: tir.Buffer,
-) -> None:
-    """Emit the kernel for fewer panels than threads; arguments as for :func:`emit_fused`.
-
-    One panel after the other: first its input channels are transformed in parallel, then its
-    blocks of output channels are computed in parallel.
-    """
-    count = ceil_div(plan.conv.c, layout.k_blocks)
-    with (
-        tvm_ir.scratch((layout.v.size,)) as v,
-        T.serial(0, layout.panels.count) as panel,
-    ):
-        with T.parallel(0, ceil_div(plan.conv.c, count)) as part:
-            channels = (part * count, tir.min(count, plan.conv.c - part * count))
-            _emit_input(data, v, plan, layout, panel, channels)
-        with (
-            T.parallel(0, layout.k_blocks) as block,
-            tvm_ir.scratch((layout.product.size,)) as product,
-        ):
-            _emit_product(weights, v, product, block, plan, layout, vector_registers)
-            _emit_output(product, output, block, panel, plan, layout, epilogue)
-
-
-def _emit_input(
-    data: Any, v: Any, plan: LayerPlan, layout: KernelLayout, panel: Any, channels: tuple[Any, Any]
-) -> None:
-    algorithm = cook_toom(plan.m, plan.conv.r)
-    emit_input_transform(data, v, plan.conv, layout, algorithm, panel, channels)
+            emit_output_transform(product, output, block, panel, shape, layout, algorithm, epilogue)
 
 
 def _emit_product(
@@ -106,16 +77,3 @@ def _emit_product(
         emit_sparse_gemm(weights, v, product, block, plan, layout)
     else:
         emit_dense_gemm(weights, v, product, block, plan, layout, vector_registers)
-
-
-def _emit_output(
-    product: Any,
-    output: Any,
-    block: Any,
-    panel: Any,
-    plan: LayerPlan,
-    layout: KernelLayout,
-    epilogue: EpilogueOperands,
-) -> None:
-    algorithm = cook_toom(plan.m, plan.conv.r)
-    emit_output_transform(product, output, block, panel, plan.conv, layout, algorithm, epilogue)

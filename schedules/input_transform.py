@@ -23,15 +23,9 @@ from .segments import each_segment
 
 
 def emit_input_transform(
-    data: Any,
-    v: Any,
-    shape: ConvShape,
-    layout: KernelLayout,
-    algorithm: CookToom,
-    panel: Any,
-    channels: tuple[Any, Any],
+    data: Any, v: Any, shape: ConvShape, layout: KernelLayout, algorithm: CookToom, panel: Any
 ) -> None:
-    """Emit the transform of some channels of one panel.
+    """Emit the transform of all channels of one panel.
 
     Args:
         data: buffer [N, C, H, W].
@@ -40,9 +34,7 @@ def emit_input_transform(
         layout: memory layout.
         algorithm: F(m, r).
         panel: index of the panel.
-        channels: the first of them, and how many.
     """
-    first, count = channels
     staging = Staging(layout.panels)
     with (
         tvm_ir.local_buffer((algorithm.alpha, staging.width)) as staged,
@@ -53,8 +45,7 @@ def emit_input_transform(
         with T.serial(0, staging.runs) as number:
             tile = tir.Cast("int64", number * staging.run)
             T.buffer_store(starts, staging.tile(tile), [number])
-        with T.serial(0, count) as number:
-            channel = tvm_ir.bind(first + number)
+        with T.serial(0, shape.c) as channel:
             with each_segment(layout.panels, panel) as segment:
                 emit_vertical(data, staged, shape, staging, algorithm, segment, channel)
             base = tvm_ir.bind(layout.v.channel_offset(channel))

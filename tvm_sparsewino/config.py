@@ -231,8 +231,8 @@ class LayerPlan(_Checked):
         flops_done: FLOPs of the kernel's nonzero products and transforms.
         cost_cycles: predicted core cycles.
         structure: the pattern of zeros that a sparse kernel makes use of, one of ``STRUCTURES``.
-        split_k: whether the blocks of output channels of a panel run in parallel, one panel after
-            the other, for layers of fewer panels than threads.
+        split_k: whether blocks of output channels run in parallel, not only panels, for layers of
+            fewer panels than threads.
     """
 
     name: str

@@ -17,7 +17,7 @@ from .config import ConvShape
 from .cook_toom import cook_toom
 from .cost_prices import PRICES, Prices
 from .cost_quantities import AVX2, FLOAT_BYTES, Blocking, Core, quantities
-from .geometry import CACHE_LINE, Panels, ceil_div, make_panels
+from .geometry import Panels, ceil_div, make_panels
 from .structure import shared_rows
 
 # Channels of one coordinate that lie together: a kilobyte of them at least, 8 at least. Fewer and
@@ -117,10 +117,7 @@ def price(
     shares = _shares(shape, panels, blocking, core.threads, split_k)
     cycles = [share * stage.cycles(prices) for share, stage in zip(shares, stages, strict=True)]
     if core.threads > 1:
-        cycles[1] += prices.launches * (2 * panels.count if split_k else 1)
-    if split_k:  # what other cores have transformed comes from their caches
-        lines = panels.count * panels.alpha**2 * panels.stride / CACHE_LINE * shape.c
-        cycles[1] += prices.l2_misses * lines * (1 - 1 / core.threads)
+        cycles[1] += prices.launches
     density = density if algorithm == "sparse_winograd" else 1.0
     transform = cook_toom(m, shape.r)
     tiles = shape.n * panels.tiles_y * panels.tiles_x
@@ -132,14 +129,14 @@ def price(
 def _shares(
     shape: ConvShape, panels: Panels, blocking: Blocking, threads: int, split_k: bool
 ) -> tuple[float, float, float]:
-    """Of each stage the share that the thread with most to do has: panels, or blocks, are whole."""
-    count = panels.count
-    if not split_k:
-        return (ceil_div(count, threads) / count,) * 3
-    blocks = ceil_div(shape.k, min(blocking.k_block, shape.k))
-    parts = ceil_div(shape.c, ceil_div(shape.c, blocks))
-    inputs, outputs = ceil_div(parts, threads) / parts, ceil_div(blocks, threads) / blocks
-    return inputs, outputs, outputs
+    """Of each stage the share that the thread with most to do has: tasks are whole.
+
+    Blocks of output channels that are tasks of their own all transform their panel's inputs.
+    """
+    parts = ceil_div(shape.k, min(blocking.k_block, shape.k)) if split_k else 1
+    most = ceil_div(panels.count * parts, threads)
+    own = most / (panels.count * parts)
+    return most / panels.count, own, own
 
 
 def blockings(

@@ -79,8 +79,7 @@ def stage_kernel(stage: str, plan: LayerPlan, packed: PackedWeights, target: Cpu
             tvm_ir.scratch((layout.product.size,)) as product,
         ):
             if stage == "input":
-                channels = (0, shape.c)
-                emit_input_transform(data, v, shape, layout, algorithm, panel, channels)
+                emit_input_transform(data, v, shape, layout, algorithm, panel)
             with T.serial(0, layout.k_blocks) as block:
                 if stage == "gemm":
                     emit_sparse_gemm(weights, v, product, block, plan, layout)
