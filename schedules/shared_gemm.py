@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import _compat as tvm_ir
-from .._compat import T, tir
+from .._compat import T
 from ..config import LayerPlan
 from ..geometry import KernelLayout
 from ..row_slices import vector_parts
+from .sparse_gemm import wide
 
 
 def emit_shared_gemm(
@@ -46,7 +47,7 @@ def emit_shared_gemm(
         # One part right after the other: their loops have the same number of steps.
         for count in parts:
             bases = [
-                _wide(coordinate) * scratch.coordinate_stride + first * lanes
+                wide(coordinate) * scratch.coordinate_stride + first * lanes
                 for scratch in (layout.v, layout.product)
             ]
             _emit_part(packed, v, product, number, bases, (plan.rows_at_once, count, lanes))
@@ -67,13 +68,13 @@ def _emit_part(
     with tvm_ir.local_buffer((width * count * lanes,)) as sums:
         for i in range(width * count):
             T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [tvm_ir.ramp(i * lanes, 1, lanes)])
-        start = tvm_ir.bind(_wide(starts[number]))
-        with T.serial(0, _wide(starts[number + 1]) - start) as step:
+        start = tvm_ir.bind(wide(starts[number]))
+        with T.serial(0, wide(starts[number + 1]) - start) as step:
             p = tvm_ir.bind(start + step)
-            base = tvm_ir.bind(_wide(offsets[p]) + v_base)
+            base = tvm_ir.bind(wide(offsets[p]) + v_base)
             _emit_step(sums, (values, p * width), (v, base), sizes)
         for row in range(width):
-            base = tvm_ir.bind(_wide(rows[number * width + row]) + product_base)
+            base = tvm_ir.bind(wide(rows[number * width + row]) + product_base)
             for i in range(count):
                 at = tvm_ir.ramp((row * count + i) * lanes, 1, lanes)
                 T.buffer_store(product, sums[at], [tvm_ir.ramp(base + i * lanes, 1, lanes)])
@@ -108,8 +109,3 @@ def _emit_step(
             x = vector(i)
             for row, u in enumerate(us):
                 add(row, i, u, x)
-
-
-def _wide(index: Any) -> Any:
-    """64-bit address arithmetic: with 32 bits LLVM adds a sign extension per lane."""
-    return tir.Cast("int64", index)

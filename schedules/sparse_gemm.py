@@ -31,33 +31,65 @@ def emit_sparse_gemm(
         layout: memory layout.
     """
     starts, rows, offsets, values = packed
-    lanes, vectors = layout.panels.lanes, layout.panels.vectors
-    width = plan.rows_at_once
     with T.serial(0, layout.v.coordinates) as coordinate, T.serial(0, layout.slices) as index:
         number = (block * layout.v.coordinates + coordinate) * layout.slices + index
-        v_base = _wide(coordinate) * layout.v.coordinate_stride
-        product_base = _wide(coordinate) * layout.product.coordinate_stride
-        with tvm_ir.local_buffer((width * vectors * lanes,)) as sums:
-            zero = tvm_ir.broadcast(0.0, lanes)
-            for i in range(width * vectors):
-                T.buffer_store(sums, zero, [tvm_ir.ramp(i * lanes, 1, lanes)])
-            start = tvm_ir.bind(_wide(starts[number]))
-            with T.serial(0, _wide(starts[number + 1]) - start) as step:
-                p = tvm_ir.bind((start + step) * width)
-                splats = load_splats(values, p, width, lanes)
-                for row, value in enumerate(splats):
-                    base = tvm_ir.bind(_wide(offsets[p + row]) + v_base)
-                    for i in range(vectors):
-                        at = tvm_ir.ramp((row * vectors + i) * lanes, 1, lanes)
-                        x = v[tvm_ir.ramp(base + i * lanes, 1, lanes)]
-                        T.buffer_store(sums, sums[at] + value * x, [at])
-            for row in range(width):
-                base = tvm_ir.bind(_wide(rows[number * width + row]) + product_base)
+        start = tvm_ir.bind(wide(starts[number]))
+        steps = wide(starts[number + 1]) - start
+        streams = (offsets, start), (values, start)
+        written = rows, number * plan.rows_at_once
+        emit_rows(streams, steps, v, product, written, coordinate, plan, layout)
+
+
+def emit_rows(
+    streams: Sequence[tuple[Any, Any]],
+    steps: Any,
+    v: Any,
+    product: Any,
+    written: tuple[Any, Any],
+    coordinate: Any,
+    plan: LayerPlan,
+    layout: KernelLayout,
+) -> None:
+    """Emit one slice of rows that each have their own inputs, for one coordinate.
+
+    Args:
+        streams: offsets and values, each a buffer and the number of the slice's first step in it.
+        steps: number of steps.
+        v, product: scratch.
+        written: where rows are written: a buffer and the place of the slice's first row in it.
+        coordinate: the coordinate.
+        plan: the layer's plan.
+        layout: memory layout.
+    """
+    (offsets, offset_start), (values, value_start) = streams
+    lanes, vectors = layout.panels.lanes, layout.panels.vectors
+    width = plan.rows_at_once
+    v_base = wide(coordinate) * layout.v.coordinate_stride
+    product_base = wide(coordinate) * layout.product.coordinate_stride
+
+    def at(row: int, i: int) -> Any:
+        return tvm_ir.ramp((row * vectors + i) * lanes, 1, lanes)
+
+    with tvm_ir.local_buffer((width * vectors * lanes,)) as sums:
+        for row in range(width):
+            for i in range(vectors):
+                T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [at(row, i)])
+        with T.serial(0, steps) as step:
+            splats = load_splats(values, tvm_ir.bind((value_start + step) * width), width, lanes)
+            for row, value in enumerate(splats):
+                offset = offsets[(offset_start + step) * width + row]
+                base = tvm_ir.bind(wide(offset) + v_base)
                 for i in range(vectors):
-                    at = tvm_ir.ramp((row * vectors + i) * lanes, 1, lanes)
-                    T.buffer_store(product, sums[at], [tvm_ir.ramp(base + i * lanes, 1, lanes)])
+                    x = v[tvm_ir.ramp(base + i * lanes, 1, lanes)]
+                    T.buffer_store(sums, sums[at(row, i)] + value * x, [at(row, i)])
+        rows, first_row = written
+        for row in range(width):
+            base = tvm_ir.bind(wide(rows[first_row + row]) + product_base)
+            for i in range(vectors):
+                target = tvm_ir.ramp(base + i * lanes, 1, lanes)
+                T.buffer_store(product, sums[at(row, i)], [target])
 
 
-def _wide(index: Any) -> Any:
+def wide(index: Any) -> Any:
     """64-bit address arithmetic: with 32 bits LLVM adds a sign extension per lane."""
     return tir.Cast("int64", index)
