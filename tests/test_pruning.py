@@ -15,7 +15,6 @@ from tvm_sparsewino.nn.calibration import (
     measure_gains,
     transformed_input,
 )
-from tvm_sparsewino.nn.pruning import l1_penalty
 
 
 def small_net(tile=2, groups=1, calibrated=True):
@@ -273,14 +272,42 @@ def test_authors_recipe_has_no_mask_until_the_end():
     assert torch.equal(layer.mask, layer.weight != 0)
 
 
-def test_l1_penalty():
+def test_authors_threshold_spares_what_the_loss_pulls_at():
+    model = small_net(tile=4)
+    factor = 10.0
+    config = PruneConfig(
+        0.7, "authors", end_step=2, parameters="plain", max_threshold_factor=factor
+    )
+    pruner = NativePruner(model, config)
+    layer = model[2]
+    assert torch.equal(layer.scale, torch.ones_like(layer.scale))
+    model(torch.randn(2, 4, 8, 8)).square().sum().backward()
+    u = layer.winograd_weight.detach().clone()
+    gain = torch.from_numpy(layer.algorithm.output_gain()).float().view(-1, 1, 1)
+    # With scale 1 the parameter is U and its gradient is U's.
+    score = u.abs() * gain * (layer.weight.grad.abs() + 1 / factor)
+    pruner.step()
+    gone = layer.winograd_weight == 0
+    assert float(score[gone].max()) <= float(score[~gone].min()) * (1 + 1e-5)
+    blind = (u.abs() * gain)[gone].max() <= (u.abs() * gain)[~gone].min()
+    assert not bool(blind)
+    model.zero_grad()
+    with pytest.raises(PruneError, match="'0' has no gradient: step"):
+        pruner.step()
+
+
+def test_l1_is_part_of_the_loss_while_sparsity_rises():
     model = small_net()
-    layers = [model[0], model[2]]
-    gain = torch.from_numpy(layers[0].algorithm.output_gain()).float().view(-1, 1, 1)
-    want = sum(float((x.winograd_weight.detach().abs() * gain).sum()) for x in layers)
-    assert float(l1_penalty(model).detach()) == pytest.approx(want, rel=1e-5)
-    l1_penalty(model).backward()
-    assert model[2].weight.grad is not None
+    config = PruneConfig(0.5, "authors", end_step=1, parameters="plain", l1=0.25)
+    pruner = NativePruner(model, config)
+    want = 0.25 * sum(float(x.winograd_weight.detach().abs().sum()) for x in (model[0], model[2]))
+    penalty = pruner.penalty()
+    assert float(penalty.detach()) == pytest.approx(want, rel=1e-5)
+    penalty.backward()
+    assert torch.equal(model[2].weight.grad, 0.25 * model[2].weight.sign())
+    pruner.step()
+    assert pruner.penalty() == 0
+    assert NativePruner(model, PruneConfig()).penalty() == 0
 
 
 @pytest.mark.parametrize("regrow", [True, False])

@@ -15,11 +15,12 @@ from .errors import ConfigError
 
 VERSION = 1
 
-ALGORITHMS = ("sparse_winograd", "dense_winograd", "dense_direct", "left")
+ALGORITHMS = ("sparse_winograd", "dense_winograd", "sparse_direct", "dense_direct", "left")
 ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "prelu")
 CRITERIA = ("activation", "white", "authors")
 BUDGETS = ("layer", "global")
 STRUCTURES = ("unstructured", "balanced", "rows2", "rows4", "kernel")
+PARAMETERS = ("kept", "plain", "gradient", "white")
 
 Self = TypeVar("Self", bound="_Checked")
 
@@ -65,9 +66,22 @@ def _json_object(kind: str, data: Any) -> dict[str, Any]:
     return dict(data)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    """A positive integer, or two of them, as two."""
+    pair = (value, value) if isinstance(value, int) else value
+    ok = isinstance(pair, tuple) and len(pair) == len(("y", "x"))
+    ok = ok and all(isinstance(v, int) and v >= 1 for v in pair)
+    _check(ok, f"{name} must be one or two numbers >= 1, got {value!r}")
+    return pair
 
 
 @dataclass(frozen=True)
@@ -116,6 +130,11 @@ class PruneConfig(_Checked):
             "balanced" (equally many coefficients in every row, that is in every pair of coordinate
             and output channel), "rows2" and "rows4" (2 or 4 adjacent output channels share their
             zeros), "kernel" (all coordinates of a kernel share theirs).
+        parameters: units that coefficients are trained in, one of ``PARAMETERS``: "kept" (as the
+            layers are), or those of :mod:`tvm_sparsewino.nn.parametrise`.
+        l1: weight of ``sum |U|`` in the loss while sparsity rises; what ``pruner.penalty()`` gives.
+        max_threshold_factor: of criterion "authors": how much higher the threshold of a coefficient
+            without gradient is than the base; 0 leaves gradients out of it, otherwise at least 2.
     """
 
     sparsity: float = 0.9
@@ -127,6 +146,9 @@ class PruneConfig(_Checked):
     every: int = 1
     regrow: bool = True
     structure: str = "unstructured"
+    parameters: str = "kept"
+    l1: float = 0.0
+    max_threshold_factor: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("sparsity", "initial_sparsity"):
@@ -152,18 +174,42 @@ class PruneConfig(_Checked):
             "structure 'balanced' needs budget 'layer': rows of equal length cannot be compared "
             "coefficient by coefficient with other layers",
         )
+        _check(
+            self.parameters in PARAMETERS,
+            f"parameters must be one of {PARAMETERS}, got {self.parameters!r}",
+        )
+        _check(
+            self.criterion != "activation" or self.parameters == "kept",
+            "criterion 'activation' ranks by measured scales, which parameters="
+            f"{self.parameters!r} would replace",
+        )
+        _check(_is_number(self.l1) and self.l1 >= 0, f"l1 must be >= 0, got {self.l1!r}")
+        factor = self.max_threshold_factor
+        _check(
+            _is_number(factor) and (factor == 0 or factor >= 2),
+            f"max_threshold_factor must be 0 or >= 2, got {factor!r}",
+        )
+        _check(
+            factor == 0 or self.criterion == "authors",
+            f"max_threshold_factor belongs to criterion 'authors', got {self.criterion!r}",
+        )
 
 
 @dataclass(frozen=True)
 class ConvShape(_Checked):
-    """The static shape of one stride-1 convolution, NCHW.
+    """The static shape of one 2-D convolution, NCHW.
 
     Attributes:
         n, c, h, w: batch, input channels, input height and width.
         k: output channels.
-        r: filter taps per dimension.
+        r: filter taps per dimension, or rows of a filter that is not square.
         padding: zeros added at (top, left, bottom, right).
         groups: channel groups.
+        stride, dilation: per dimension (vertical, horizontal); a number stands for both.
+        columns: columns of a filter that is not square, 0 of one that is; read it as ``s``.
+
+    Raises:
+        ConfigError: a stride or dilation that is no positive integer or pair of them.
     """
 
     n: int
@@ -174,21 +220,47 @@ class ConvShape(_Checked):
     r: int
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    columns: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("stride", "dilation"):
+            object.__setattr__(self, name, _pair(name, getattr(self, name)))
+        if self.columns == self.r:  # equal shapes are equal
+            object.__setattr__(self, "columns", 0)
+
+    @property
+    def s(self) -> int:
+        """Columns of the filter."""
+        return self.columns or self.r
+
+    @property
+    def taps(self) -> int:
+        """Filter taps per channel."""
+        return self.r * self.s
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Inputs that the dilated filter spans, vertically and horizontally."""
+        return (self.r - 1) * self.dilation[0] + 1, (self.s - 1) * self.dilation[1] + 1
 
     @property
     def oh(self) -> int:
         """Output height."""
-        return self.h + self.padding[0] + self.padding[2] - self.r + 1
+        padded = self.h + self.padding[0] + self.padding[2]
+        return (padded - self.extent[0]) // self.stride[0] + 1
 
     @property
     def ow(self) -> int:
         """Output width."""
-        return self.w + self.padding[1] + self.padding[3] - self.r + 1
+        padded = self.w + self.padding[1] + self.padding[3]
+        return (padded - self.extent[1]) // self.stride[1] + 1
 
     @property
     def direct_flops(self) -> int:
         """FLOPs of the direct convolution; "effective" figures count these."""
-        per_output = 2 * self.c // self.groups * self.r * self.r
+        per_output = 2 * self.c // self.groups * self.taps
         return self.n * self.k * self.oh * self.ow * per_output
 
 

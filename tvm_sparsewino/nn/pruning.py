@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from ..errors import PruneError
 from .calibration import is_calibrated, winograd_layers
 from .layers import WinogradConv2d
 from .masks import choose_masks
+from .parametrise import parametrise
 
 
 class NativePruner:
@@ -27,10 +28,16 @@ class NativePruner:
     * "activation": ``|U| rms(V) |A row|``, which is ``|Q|`` once
       :func:`~tvm_sparsewino.nn.calibration.calibrate` has set the layers' scales.
     * "white": ``|U|`` times the coordinate's importance under white input.
-    * "authors": after Li, Park and Tang (arXiv:1702.08597) ``|U|`` against a threshold in inverse
-      proportion to ``|A row|``, their gradient term taken as one. No mask while sparsity rises:
-      what is small is set to zero after each step, gradients go on, and a coefficient that grows
-      again lives. They add an L1 term to the loss; :func:`l1_penalty` is that.
+    * "authors": after Li, Park and Tang (arXiv:1702.08597) and their released training code
+      ``|U|`` against a threshold ``base / (|A row| (|g| + 1 / max_threshold_factor))``, g the
+      gradient of the loss in U at the last step: what the loss pulls at is harder to prune. With
+      ``max_threshold_factor=0`` the threshold is ``base / |A row|``. The schedule's sparsity
+      sets the base. No mask while sparsity rises: what is small is set to zero after each step,
+      gradients go on, and a coefficient that grows again lives; at the end what is zero is frozen
+      and the rest fine-tuned. Their recipe has ``parameters="plain"``, an L1 term, and
+      ``every=1``.
+
+    With ``l1`` add :meth:`penalty` to the loss.
 
     Budgets: "layer" gives every layer the scheduled sparsity; "global" compares scores over all
     layers, each in units of its layer's rms score.
@@ -54,13 +61,15 @@ class NativePruner:
         config: what to do, and when.
 
     Raises:
-        PruneError: no Winograd layer, or criterion "activation" on a layer without measured scale.
+        PruneError: no Winograd layer, or criterion "activation" on a layer without measured scale;
+            at :meth:`step`, gradients that a criterion needs and that are not there.
     """
 
     def __init__(self, model: nn.Module, config: PruneConfig) -> None:
         self.config = config
         self.layers = winograd_layers(model)
         self.steps = 0
+        parametrise(model, config.parameters)
         if config.criterion == "activation":
             missing = sorted(n for n, x in self.layers.items() if not is_calibrated(x))
             if missing:
@@ -85,6 +94,12 @@ class NativePruner:
         """Share of coefficients that are exactly zero now, over all layers."""
         counts = [(x.winograd_weight == 0).double() for x in self.layers.values()]
         return float(sum(c.sum() for c in counts) / sum(c.numel() for c in counts))
+
+    def penalty(self) -> Tensor | float:
+        """What to add to the loss: ``l1 * sum |U|`` until ``end_step``, then 0."""
+        if self.config.l1 == 0 or self.steps >= self.config.end_step:
+            return 0.0
+        return self.config.l1 * l1_penalty(self.layers.values())
 
     @torch.no_grad()
     def step(self) -> float:
@@ -116,7 +131,7 @@ class NativePruner:
         self.steps = steps
 
     def _prune(self, target: float) -> None:
-        scores = {name: self._score(layer) for name, layer in self.layers.items()}
+        scores = {name: self._score(name, layer) for name, layer in self.layers.items()}
         groups = {name: layer.groups for name, layer in self.layers.items()}
         masks = choose_masks(scores, groups, target, self.config.structure, self.config.budget)
         frozen = self.steps >= self.config.end_step
@@ -129,7 +144,7 @@ class NativePruner:
             else:
                 layer.set_mask(masks[name])
 
-    def _score(self, layer: WinogradConv2d) -> Tensor:
+    def _score(self, name: str, layer: WinogradConv2d) -> Tensor:
         # Masked coefficients count with the values they would come back with.
         u = (layer.weight / layer.scale).abs()
         if self.config.criterion == "activation":
@@ -138,6 +153,9 @@ class NativePruner:
             score = u * _per_coordinate(layer.algorithm.importance(), u)
         else:
             score = u * _per_coordinate(layer.algorithm.output_gain(), u)
+            if self.config.max_threshold_factor:
+                gradient = _gradient_of_u(name, layer)
+                score *= gradient.abs() + 1 / self.config.max_threshold_factor
         if not self.config.regrow and layer.mask is not None:
             score = torch.where(layer.mask, score, -1.0)
         return score
@@ -148,17 +166,15 @@ class NativePruner:
                 layer.weight.masked_fill_(~layer.mask, 0.0)
 
 
-def l1_penalty(model: nn.Module) -> Tensor:
-    """Sum of ``|A row| |U|`` over all Winograd layers: the L1 term of "authors", to be weighted.
+def l1_penalty(layers: Iterable[WinogradConv2d]) -> Tensor:
+    """``sum |U|`` over Winograd layers: the L1 term of Li, Park and Tang, to be weighted."""
+    return sum(x.winograd_weight.abs().sum() for x in layers)
 
-    Raises:
-        PruneError: no Winograd layer.
-    """
-    layers = winograd_layers(model).values()
-    return sum(
-        (x.winograd_weight.abs() * _per_coordinate(x.algorithm.output_gain(), x.weight)).sum()
-        for x in layers
-    )
+
+def _gradient_of_u(name: str, layer: WinogradConv2d) -> Tensor:
+    if layer.weight.grad is None:
+        raise PruneError(f"layer {name!r} has no gradient: step() goes before zero_grad()")
+    return layer.weight.grad * layer.scale
 
 
 def _per_coordinate(values: Any, like: Tensor) -> Tensor:
