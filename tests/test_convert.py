@@ -338,3 +338,11 @@ def test_auto_needs_an_example():
 def test_scripted_models_are_refused():
     with pytest.raises(ConfigError, match="scripted"):
         convert(torch.jit.script(nn.Conv2d(3, 3, 3)), 4)
+
+
+def test_auto_leaves_depthwise_convolutions():
+    depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    model = convert(nn.Sequential(depthwise, nn.Conv2d(8, 8, 3)), example=torch.zeros(1, 8, 9, 9))
+    assert [(c.name, c.converted) for c in model.conversion] == [("0", False), ("1", True)]
+    assert "depthwise" in model.conversion[0].reason
+    assert convert(depthwise, 2).conversion[0].converted

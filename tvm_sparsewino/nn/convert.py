@@ -73,7 +73,7 @@ def convert(
         tile: outputs per tile and dimension, or "auto": per layer the tile for which the compiler's
             cost model predicts the least time at the map sizes ``example`` gives, once pruned to
             ``sparsity``; among those whose float32 rounding is expected below 1e-5 of the output's
-            maximum: 2 and 4.
+            maximum: 2 and 4. Depthwise convolutions are left then.
         example: for "auto": the input, or a tuple of positional or a dict of keyword arguments.
             The copy runs on it once, in evaluation mode and without gradients.
         sparsity: for "auto": the share of zeros that pruning will reach, in [0, 1].
@@ -102,6 +102,8 @@ def convert(
         reason = _why_left(conv, owners)
         if reason is None and sizes is not None and conv not in sizes:
             reason = "the example does not reach it"
+        if reason is None and sizes is not None and conv.groups == conv.in_channels > 1:
+            reason = "depthwise: transforms would cost more than the convolution"
         if reason is not None:
             records.append(Conversion(name, 0, reason))
             continue
