@@ -13,7 +13,7 @@ from tvm import relax
 
 from ..config import ConvShape, Epilogue
 from ..errors import ShapeError, in_context
-from ..geometry import as_padding, check_shape
+from ..geometry import as_padding, check_shape, winograd_refusal
 from .bindings import Bindings
 from .ops import WINOGRAD, is_call_to, static_shape, winograd_algorithm, winograd_shape
 
@@ -31,7 +31,7 @@ class ConvSite:
         var: the variable that holds its result.
         call: the call of ``relax.nn.conv2d`` or ``sparsewino.winograd_conv2d``.
         shape: its shape; None when a kernel cannot take it.
-        weight: its weights, spatial [K, C/groups, r, r] or Winograd [alpha^2, K, C/groups].
+        weight: its weights, spatial [K, C/groups, r, s] or Winograd [alpha^2, K, C/groups].
         m: the tile that Winograd weights were made for; 0 for spatial weights.
         reason: why no kernel can take it; "" when one can.
     """
@@ -109,40 +109,37 @@ def _site(name: str, var: relax.Var, call: relax.Call, bindings: Bindings) -> Co
     reason = _spatial_refusal(call, weight)
     if reason:
         return ConvSite(name, var, call, reason=reason)
+    return _checked(ConvSite(name, var, call, _spatial_shape(call, weight), weight))
+
+
+def _spatial_shape(call: relax.Call, weight: np.ndarray) -> ConvShape:
+    attrs = call.attrs
+    padding, stride, dilation = (
+        tuple(int(v) for v in values) for values in (attrs.padding, attrs.strides, attrs.dilation)
+    )
     n, c, h, w = static_shape(call.args[0], "data")
-    k, _, r, _ = weight.shape
-    padding = as_padding(tuple(int(p) for p in call.attrs.padding))
-    shape = ConvShape(n, c, h, w, k, r, padding, int(call.attrs.groups))
-    return _checked(ConvSite(name, var, call, shape, weight))
+    k, _, r, s = weight.shape
+    groups = int(attrs.groups)
+    return ConvShape(n, c, h, w, k, r, as_padding(padding), groups, stride, dilation, s)
 
 
 def _checked(site: ConvSite) -> ConvSite:
     """``site``, or the reason why no kernel takes its shape."""
     try:
         check_shape(site.shape)
+        reason = winograd_refusal(site.shape) if site.m else ""
     except ShapeError as error:
-        return ConvSite(site.name, site.var, site.call, reason=str(error))
-    return site
+        reason = str(error)
+    return ConvSite(site.name, site.var, site.call, reason=reason) if reason else site
 
 
 def _spatial_refusal(call: relax.Call, weight: np.ndarray | None) -> str:
-    """Why a plain convolution cannot run as a Winograd convolution; "" when it can."""
+    """Why no kernel can take a plain convolution, whatever its shape; "" when one can."""
     attrs = call.attrs
     static_shape(call.args[0], "data")
     if attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW" or attrs.out_layout != "NCHW":
         return f"its layout is {attrs.data_layout} with {attrs.kernel_layout} weights, not NCHW"
-    if weight is None:
-        return "its weights are not constant"
-    strides, dilation = ([int(v) for v in values] for values in (attrs.strides, attrs.dilation))
-    if strides != [1, 1] or dilation != [1, 1]:
-        return f"its stride is {_times(strides)} and its dilation {_times(dilation)}, not 1"
-    if weight.shape[2] != weight.shape[3] or weight.shape[2] not in (3, 5):
-        return f"its filter is {_times(weight.shape[2:])}, not 3x3 or 5x5"
-    return ""
-
-
-def _times(values: object) -> str:
-    return "x".join(str(int(v)) for v in values)
+    return "its weights are not constant" if weight is None else ""
 
 
 # ---- what follows a convolution ----------------------------------------------------------------

@@ -72,8 +72,10 @@ def build_conv(
 def kernel_name(plan: LayerPlan, epilogue: Epilogue) -> str:
     """A name that states operator, tile, channels, map and epilogue."""
     s = plan.conv
-    tile = f"f{plan.m}x{s.r}" if plan.m else f"{s.r}x{s.r}"
+    tile = f"f{plan.m}x{s.r}" if plan.m else f"{s.r}x{s.s}"
     parts = [plan.algorithm, tile, f"c{s.c}k{s.k}", f"n{s.n}h{s.h}w{s.w}"]
+    parts += [f"s{s.stride[0]}x{s.stride[1]}"] * (s.stride != (1, 1))
+    parts += [f"d{s.dilation[0]}x{s.dilation[1]}"] * (s.dilation != (1, 1))
     parts += [f"g{s.groups}"] * (s.groups > 1)
     parts += [plan.structure] * (plan.structure != "unstructured")
     parts += ["bias"] * epilogue.bias + ["add"] * epilogue.residual

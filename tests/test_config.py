@@ -45,6 +45,26 @@ def test_json_round_trip(value):
     assert hash(again) == hash(value)
 
 
+def test_shapes_of_every_filter_and_step():
+    shape = ConvShape(2, 4, 11, 20, 6, 3, (1, 2, 0, 3), 2, 2, (1, 3), 5)
+    assert (shape.stride, shape.dilation, shape.s, shape.taps) == ((2, 2), (1, 3), 5, 15)
+    assert shape.extent == (3, 13)
+    assert (shape.oh, shape.ow) == ((11 + 1 - 3) // 2 + 1, (20 + 5 - 13) // 2 + 1)
+    assert shape.direct_flops == 2 * 6 * shape.oh * shape.ow * 2 * 2 * 15
+    assert ConvShape.from_json(json.dumps(shape.to_json())) == shape
+
+
+def test_equal_shapes_are_equal():
+    assert ConvShape(1, 4, 8, 8, 6, 3, columns=3) == ConvShape(1, 4, 8, 8, 6, 3)
+    assert ConvShape(1, 4, 8, 8, 6, 3, stride=(2, 2)) == ConvShape(1, 4, 8, 8, 6, 3, stride=2)
+
+
+def test_shapes_written_before_strides_are_read():
+    data = {"version": 1, "n": 1, "c": 4, "h": 8, "w": 9, "k": 6, "r": 3}
+    shape = ConvShape.from_json({**data, "padding": [1, 0, 1, 0], "groups": 2})
+    assert (shape.stride, shape.dilation, shape.s, shape.oh) == ((1, 1), (1, 1), 3, 8)
+
+
 def test_reading_does_not_change_what_it_reads():
     data = VALUES[-1].to_json()
     before = json.dumps(data)
@@ -101,6 +121,10 @@ def test_reading_does_not_change_what_it_reads():
         (CompileConfig, {"winograd_for_dense": "no"}, "must be a bool"),
         (LayerPlan, {"name": None, "drop": "name"}, "missing .* 'name'"),
         (ConvShape, {"drop": "k"}, "missing .* 'k'"),
+        (ConvShape, {"stride": 0}, "stride must be one or two numbers >= 1, got 0"),
+        (ConvShape, {"stride": [1, 2, 1]}, "stride must be one or two numbers >= 1"),
+        (ConvShape, {"dilation": [1, 1.5]}, "dilation must be one or two numbers >= 1"),
+        (ConvShape, {"dilation": "2"}, "dilation must be one or two numbers >= 1, got '2'"),
     ],
 )
 def test_refusals(kind, change, message):

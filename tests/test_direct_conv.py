@@ -186,8 +186,8 @@ def test_an_activation_keeps_nan():
 
 
 def test_a_shape_without_a_kernel_is_refused():
-    case = direct(conv(5, 5, padding=(3, *SAME[1:])))
-    with pytest.raises(ShapeError, match=r"must be four numbers in 0\.\.2"):
+    case = direct(conv(5, 5, padding=(-1, *SAME[1:])))
+    with pytest.raises(ShapeError, match="must be four numbers >= 0"):
         build_conv(case.plan, PLAIN, (((1,), "float32"),), 8, 16)
 
 

@@ -1,6 +1,7 @@
 """Padding, tile, panel and scratch arithmetic, as properties over random shapes."""
 
 import dataclasses
+import re
 from collections import Counter
 from itertools import product
 
@@ -22,6 +23,7 @@ from tvm_sparsewino.geometry import (
     make_panels,
     register_tiles,
     round_up,
+    winograd_refusal,
 )
 
 BASE = ConvShape(1, 4, 8, 8, 6, 3, (1, 1, 1, 1), 2)
@@ -78,9 +80,10 @@ def test_padding_that_is_no_integer(padding):
         ({"k": 7}, "4>7 channels do not divide into 2 groups"),
         ({"h": 2, "padding": (0, 1, 0, 1)}, "a 2x8 map is smaller than the filter 3"),
         ({"w": 1, "padding": (1, 0, 1, 1)}, "a 8x1 map is smaller than the filter 3"),
-        ({"padding": (1, 3, 1, 1)}, r"padding .* must be four numbers in 0\.\.2"),
-        ({"padding": (1, 1, -1, 1)}, r"padding .* must be four numbers in 0\.\.2"),
-        ({"padding": (1, 1)}, r"must be four numbers in 0\.\.2"),
+        ({"columns": 12}, "a 8x8 map is smaller than the filter 3x12"),
+        ({"dilation": 5}, "a 8x8 map is smaller than the filter 3"),
+        ({"padding": (1, 1, -1, 1)}, "padding .* must be four numbers >= 0"),
+        ({"padding": (1, 1)}, "must be four numbers >= 0"),
         ({"h": 2**15, "w": 2**14}, "too large for 32-bit indices"),
         ({"k": 2**26}, "too large for 32-bit indices"),
     ],
@@ -91,6 +94,24 @@ def test_shapes_that_are_refused(change, message):
     with pytest.raises(ShapeError, match=message):
         check_shape(shape)
     with pytest.raises(ShapeError, match=message):
+        kernel_layout(LayerPlan("layer", shape, 1.0, "sparse_winograd", 2, 1), 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"padding": (1, 3, 1, 1)}, r"its padding \(1, 3, 1, 1\) is not less"),
+        ({"stride": (1, 2)}, "its stride is 1x2"),
+        ({"dilation": 2}, "its dilation is 2x2"),
+        ({"columns": 1}, "its filter is 3x1, not square"),
+    ],
+)
+def test_shapes_that_winograd_kernels_refuse(change, message):
+    assert not winograd_refusal(BASE)
+    shape = dataclasses.replace(BASE, **change)
+    check_shape(shape)
+    assert re.search(message, winograd_refusal(shape))
+    with pytest.raises(ShapeError, match=f"no Winograd kernel takes the layer: {message}"):
         kernel_layout(LayerPlan("layer", shape, 1.0, "sparse_winograd", 2, 1), 8)
 
 

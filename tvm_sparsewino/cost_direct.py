@@ -13,7 +13,7 @@ from functools import lru_cache
 from .config import ConvShape, LayerPlan
 from .cost import Blocking, Core, Cost
 from .geometry import CACHE_LINE, ceil_div, check_shape, register_tiles
-from .geometry_direct import DirectLayout, direct_layout
+from .geometry_direct import DirectLayout, direct_layout, filter_step
 
 FLOAT_BYTES = 4
 FMA_LATENCY = 4.0
@@ -43,6 +43,7 @@ def predict_direct(shape: ConvShape, core: Core) -> Cost:
         ShapeError: a shape that no kernel can take.
     """
     check_shape(shape)
+    filter_step(shape)
     costs = (_cost(shape, core, blocking) for blocking in _candidates(shape, core))
     return min(costs, key=lambda cost: cost.cycles)
 

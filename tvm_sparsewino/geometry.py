@@ -69,20 +69,40 @@ def check_shape(shape: ConvShape) -> None:
     """Refuse a shape that no kernel can take.
 
     Raises:
-        ShapeError: empty dimensions, channels that do not divide into the groups, a map smaller
-            than the filter, padding of r or more, or a tensor too large for 32-bit indices.
+        ShapeError: empty dimensions, channels that do not divide into the groups, negative
+            padding, a map smaller than the filter, or a tensor too large for 32-bit indices.
     """
-    if min(shape.n, shape.c, shape.h, shape.w, shape.k, shape.r, shape.groups) < 1:
+    if min(shape.n, shape.c, shape.h, shape.w, shape.k, shape.r, shape.s, shape.groups) < 1:
         raise ShapeError(f"every dimension must be at least 1: {shape}")
     if shape.c % shape.groups or shape.k % shape.groups:
         raise ShapeError(f"{shape.c}>{shape.k} channels do not divide into {shape.groups} groups")
-    if len(shape.padding) != SIDES or not all(0 <= p < shape.r for p in shape.padding):
-        raise ShapeError(f"padding {shape.padding} must be four numbers in 0..{shape.r - 1}")
+    if len(shape.padding) != SIDES or min(shape.padding) < 0:
+        raise ShapeError(f"padding {shape.padding} must be four numbers >= 0")
     if shape.oh < 1 or shape.ow < 1:
-        raise ShapeError(f"a {shape.h}x{shape.w} map is smaller than the filter {shape.r}")
-    biggest = shape.n * max(shape.c * shape.h * shape.w, shape.k * shape.oh * shape.ow)
+        filter_size = shape.r if shape.r == shape.s else f"{shape.r}x{shape.s}"
+        raise ShapeError(f"a {shape.h}x{shape.w} map is smaller than the filter {filter_size}")
+    top, left, bottom, right = shape.padding
+    padded = (shape.h + top + bottom) * (shape.w + left + right)
+    biggest = shape.n * max(shape.c * padded, shape.k * shape.oh * shape.ow)
     if biggest >= INDEX_LIMIT:
         raise ShapeError(f"a tensor of {biggest} elements is too large for 32-bit indices")
+
+
+def winograd_refusal(shape: ConvShape) -> str:
+    """Why no Winograd convolution computes ``shape``; "" when one can.
+
+    F(m, r) is made of square tiles of outputs that lie side by side. Tiles begin inside the map,
+    so padding is less than the filter.
+    """
+    for name in ("stride", "dilation"):
+        value = getattr(shape, name)
+        if value != (1, 1):
+            return f"its {name} is {value[0]}x{value[1]}"
+    if shape.r != shape.s:
+        return f"its filter is {shape.r}x{shape.s}, not square"
+    if max(shape.padding) >= shape.r:
+        return f"its padding {shape.padding} is not less than its filter, {shape.r}"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -212,10 +232,13 @@ def kernel_layout(plan: LayerPlan, lanes: int) -> KernelLayout:
     """The memory layout of the kernel for ``plan`` on vectors of ``lanes`` float32.
 
     Raises:
-        ShapeError: see :func:`check_shape`.
+        ShapeError: see :func:`check_shape` and :func:`winograd_refusal`.
     """
     shape = plan.conv
     check_shape(shape)
+    reason = winograd_refusal(shape)
+    if reason:
+        raise ShapeError(f"no Winograd kernel takes the layer: {reason}")
     panels = make_panels(shape, plan.m, lanes, plan.panel_vectors)
     coordinates = panels.alpha**2
     k_block = min(plan.k_block or shape.k, shape.k)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .config import ConvShape, LayerPlan
+from .errors import ShapeError
 from .geometry import CACHE_LINE, ceil_div, check_shape, round_up
 
 SMALL_INPUT = 6 * 1024  # floats that stay in an L1 cache of 32 KiB
@@ -200,6 +201,21 @@ class DirectLayout:
         return blocks * self.channels * self.slices * self.taps * self.rows_at_once
 
 
+def filter_step(shape: ConvShape) -> tuple[int, int]:
+    """Stride and dilation of a square filter, each the same in both dimensions.
+
+    Raises:
+        ShapeError: another filter, stride or dilation.
+    """
+    pairs = (shape.stride, shape.dilation, (shape.r, shape.s))
+    if any(y != x for y, x in pairs):
+        raise ShapeError(
+            f"the dense direct kernel takes square filters, strides and dilations, not "
+            f"{shape.r}x{shape.s}, {shape.stride}, {shape.dilation}"
+        )
+    return shape.stride[0], shape.dilation[0]
+
+
 def output_size(shape: ConvShape, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
     """Height and width of the output."""
     reach = (shape.r - 1) * dilation + 1
@@ -224,16 +240,19 @@ def panel_rows(oh: int, ow: int, lanes: int, copies: int, vectors: int) -> int:
 
 
 @lru_cache(maxsize=1024)
-def direct_layout(plan: LayerPlan, lanes: int, stride: int = 1, dilation: int = 1) -> DirectLayout:
+def direct_layout(plan: LayerPlan, lanes: int, stride: int = 0, dilation: int = 0) -> DirectLayout:
     """The memory of the direct kernel for ``plan`` on vectors of ``lanes`` float32.
 
     The plan's ``panel_vectors``, ``k_block`` and ``channel_block`` are upper limits; 0 is no limit.
+    A stride or dilation of 0 is that of the shape.
 
     Raises:
-        ShapeError: see :func:`tvm_sparsewino.geometry.check_shape`.
+        ShapeError: see :func:`tvm_sparsewino.geometry.check_shape` and :func:`filter_step`.
     """
     shape = plan.conv
     check_shape(shape)
+    own = filter_step(shape)
+    stride, dilation = stride or own[0], dilation or own[1]
     oh, ow = output_size(shape, stride, dilation)
     copies = choose_copies(shape, lanes, stride, dilation)
     per_group, channels = shape.k // shape.groups, shape.c // shape.groups

@@ -24,7 +24,7 @@ def pack_direct(weight: np.ndarray, plan: LayerPlan, lanes: int) -> tuple[np.nda
         ShapeError: a shape that no kernel can take.
     """
     layout, shape = direct_layout(plan, lanes), plan.conv
-    expected = (shape.k, layout.channels, shape.r, shape.r)
+    expected = (shape.k, layout.channels, shape.r, shape.s)
     if weight.shape != expected or weight.dtype != np.float32:
         raise WeightsError(f"weights must be float32 {expected}, got {weight.dtype} {weight.shape}")
     if not np.isfinite(weight).all():

@@ -12,11 +12,14 @@ from .config import CompileConfig, ConvShape, LayerPlan
 from .cook_toom import cook_toom
 from .cost import Core, Cost, predict
 from .cost_direct import predict_direct
+from .errors import ShapeError
+from .geometry import winograd_refusal
 from .records import LayerKey, Records, layer_key
 from .schedules.target import CpuTarget
 from .structure import detect_structure
 
 TILES = (2, 4, 6)
+WINOGRAD_FILTERS = (3, 5)  # that spatial weights are transformed for
 UNSTRUCTURED = "unstructured"
 
 
@@ -127,7 +130,7 @@ def plan_spatial(
     Args:
         name: the layer's name.
         shape: its shape.
-        weight: float32 [K, C/groups, r, r].
+        weight: float32 [K, C/groups, r, s].
         target: the CPU.
         config: options.
         threads, records: as for :func:`plan_winograd`.
@@ -135,10 +138,13 @@ def plan_spatial(
     if min(shape.c, shape.k) < config.min_channels:
         channels = min(shape.c, shape.k)
         return plan_left(name, f"{channels} channels, below {config.min_channels}", shape)
-    options = spatial_options(shape, weight, target, config)
+    try:
+        options = spatial_options(shape, weight, target, config)
+    except ShapeError as error:
+        return plan_left(name, str(error), shape)
     origin = f"{weight_density(weight):.0%} dense weights"
-    if not any(option.m for option in options):
-        origin += ", and winograd_for_dense is off"
+    refusal = why_not_winograd(shape, weight, config)
+    origin += f", no Winograd: {refusal}" if refusal else ""
     planned = _planned(name, shape, options, config, origin, machine(target, threads))
     key = weights_key(shape, weight, 0, target, threads)
     return _as_recorded(planned, options, origin, key, records)
@@ -156,11 +162,21 @@ def spatial_options(
     """Every way that ``config`` allows to compute a convolution with a filter, cheapest first."""
     core, density = machine(target), weight_density(weight)
     options = [Option("dense_direct", 0, density, UNSTRUCTURED, predict_direct(shape, core))]
-    if config.winograd_for_dense or density < 1.0:
+    if not why_not_winograd(shape, weight, config):
         for m in TILES:
             if m <= config.max_tile:
                 options += _winograd(shape, winograd_coefficients(weight, m), m, core)
     return sorted(options, key=lambda option: option.cost.cycles)
+
+
+def why_not_winograd(shape: ConvShape, weight: np.ndarray, config: CompileConfig) -> str:
+    """Why no Winograd convolution is compared for a filter; "" where some are."""
+    reason = winograd_refusal(shape)
+    if not reason and shape.r not in WINOGRAD_FILTERS:
+        reason = f"its filter is {shape.r}x{shape.s}, not 3x3 or 5x5"
+    if not reason and not config.winograd_for_dense and weight.all():
+        reason = "winograd_for_dense is off"
+    return reason
 
 
 def machine(target: CpuTarget, threads: int = 1) -> Core:

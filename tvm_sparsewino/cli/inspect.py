@@ -88,7 +88,13 @@ def _row(layer: Any) -> tuple[str, ...]:
 
 
 def _shape(conv: Any) -> str:
-    """Such as ``96>96 3x3 212x320``, with batch and groups where they are not 1."""
+    """Such as ``96>96 3x3 212x320``, with batch, groups and steps where they are not 1."""
     batch = f"{conv.n}x " if conv.n > 1 else ""
     groups = f" /{conv.groups}" if conv.groups > 1 else ""
-    return f"{batch}{conv.c}>{conv.k}{groups} {conv.r}x{conv.r} {conv.h}x{conv.w}"
+    step = f" /{_times(conv.stride)}" if conv.stride != (1, 1) else ""
+    step += f" dilation {_times(conv.dilation)}" if conv.dilation != (1, 1) else ""
+    return f"{batch}{conv.c}>{conv.k}{groups} {conv.r}x{conv.s}{step} {conv.h}x{conv.w}"
+
+
+def _times(pair: tuple[int, int]) -> str:
+    return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}x{pair[1]}"
