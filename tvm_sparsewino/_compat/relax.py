@@ -1,0 +1,39 @@
+"""Relax: what its versions spell in two ways. The functions need a TVM that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tvm
+
+
+def module_text(mod: tvm.IRModule) -> str:
+    """A module as TVMScript, large constants left out."""
+    try:
+        return mod.script(show_meta=False)
+    except TypeError:  # 0.26 cannot print calls with attributes of operators from outside of TVM
+        return f"# TVM {tvm.__version__} cannot print this module.\n"
+
+
+def tensor_dtype(ty: tvm.relax.TensorType) -> str:
+    """The element type of a tensor type, such as "float32"; "" when it is unknown."""
+    return str(ty.dtype.dtype) if ty.dtype is not None else ""
+
+
+def constant_array(expr: Any) -> np.ndarray | None:
+    """The value of a constant tensor in Relax, None for anything else."""
+    if hasattr(tvm.relax, "Constant"):  # 0.26
+        value = expr.data if isinstance(expr, tvm.relax.Constant) else None
+    else:
+        value = expr.value if isinstance(expr, tvm.ir.GenericConst) else None
+    return value.numpy() if isinstance(value, tvm.runtime.Tensor) else None
+
+
+def onnx_converters() -> Mapping[str, Any]:
+    """TVM's converters of ONNX operators: type -> class with ``get_converter(opset)``."""
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    converters = onnx_frontend._get_convert_map()
+    return {name: converter for name, converter in converters.items() if converter is not None}
