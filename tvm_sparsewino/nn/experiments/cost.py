@@ -1,0 +1,109 @@
+"""What a training step of a converted network costs beside one of the dense network."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from .phases import Setting
+
+_REPEATS = 7
+_STATUS = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")
+
+
+def measure_cost(setting: Setting, dense: nn.Module, pruned: nn.Module) -> dict[str, Any]:
+    """Time and peak memory of a training step, forward and backward, of both networks.
+
+    Time: the two alternate; medians, and the median of the ratios of neighbours. CPU time on CPUs,
+    so that other work on the machine disturbs little. Memory: the peak over what the network and
+    the batch take; on CPUs that of a process of its own, and None where the system does not tell.
+
+    Args:
+        setting: of the experiment.
+        dense, pruned: trained; not changed.
+    """
+    batch = setting.batches(0)(0)
+    networks = [copy.deepcopy(x).train() for x in (dense, pruned)]
+    steps = [_step(x, *batch) for x in networks]
+    pairs = _alternating(steps, setting.device)
+    peaks = [_peak(x, batch, setting.device) for x in networks]
+    known = None not in peaks and peaks[0] > 0
+    return {
+        "batch": len(batch[1]),
+        "dense_ms": statistics.median(a for a, _ in pairs),
+        "pruned_ms": statistics.median(b for _, b in pairs),
+        "time_ratio": statistics.median(b / a for a, b in pairs),
+        "dense_peak_bytes": peaks[0],
+        "pruned_peak_bytes": peaks[1],
+        "memory_ratio": peaks[1] / peaks[0] if known else None,
+    }
+
+
+def _step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        functional.cross_entropy(model(images), labels).backward()
+
+    return step
+
+
+def _alternating(steps: list[Callable[[], None]], device: torch.device) -> list[tuple[float, ...]]:
+    """Milliseconds of each step in turn, after one untimed call each."""
+    for step in steps:
+        step()
+    return [tuple(_milliseconds(step, device) for step in steps) for _ in range(_REPEATS)]
+
+
+def _milliseconds(step: Callable[[], None], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    start = clock()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return 1e3 * (clock() - start)
+
+
+def _peak(model: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device) -> int | None:
+    """Bytes over those before the first step."""
+    if device.type == "cuda":
+        model.zero_grad(set_to_none=True)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        _step(model, *batch)()
+        return torch.cuda.max_memory_allocated(device) - before
+    if not (_STATUS.exists() and _RESET.exists()):
+        return None
+    model.zero_grad(set_to_none=True)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        # As arrays: tensors would be shared with this process, not copied.
+        arrays = [x.numpy() for x in batch]
+        return pool.apply(_peak_here, (model, arrays, torch.get_num_threads()))
+
+
+def _peak_here(model: nn.Module, arrays: list[Any], threads: int) -> int:
+    torch.set_num_threads(threads)
+    step = _step(copy.deepcopy(model), *(torch.from_numpy(x.copy()) for x in arrays))
+    before = _resident("VmRSS")
+    _RESET.write_text("5")  # resets the peak
+    step()
+    step()
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> int:
+    lines = _STATUS.read_text().splitlines()
+    return next(1024 * int(x.split()[1]) for x in lines if x.startswith(field + ":"))

@@ -1,0 +1,120 @@
+"""Many experiments from one file, run by run, each kept as soon as it is finished."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError, in_context
+from ...files import replacing
+from .run import identity, run_experiment
+from .settings import Experiment, build, overridden, put, read_table
+
+
+def expand(table: Mapping[str, Any]) -> list[Experiment]:
+    """The experiments of a matrix, in order, each once.
+
+    ``{"base": EXPERIMENT, "runs": [{"seed": [1, 2], "prune.sparsity": [0.9, 0.95]}, ...]}``: each
+    entry of ``runs`` stands for all combinations of its settings, the first one varying slowest;
+    a setting that is no list is the same in all.
+
+    Raises:
+        ConfigError: another form, or settings that do not fit.
+    """
+    if set(table) != {"base", "runs"} or not isinstance(table["runs"], list):
+        raise ConfigError('a matrix has "base" and a list "runs", nothing else')
+    found: dict[str, Experiment] = {}
+    for entry in table["runs"]:
+        choices = [v if isinstance(v, list) else [v] for v in entry.values()]
+        for values in itertools.product(*choices):
+            data = overridden(table["base"], ())
+            for key, value in zip(entry, values, strict=True):
+                put(data, key, value)
+            experiment = build(data)
+            found.setdefault(identity(experiment), experiment)
+    return list(found.values())
+
+
+def run_matrix(
+    path: str | Path,
+    out_dir: str | Path,
+    records: str | Path,
+    settings: tuple[str, ...] = (),
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Run what is missing of a matrix; returns the records of all of its runs.
+
+    A run whose record is there is not done again, so a matrix that was stopped goes on where it
+    was, and one that grew does what is new. Runs with one dense network train it once.
+
+    Args:
+        path: TOML or JSON file, see :func:`expand`.
+        out_dir: one folder per run in it.
+        records: JSON lines; a finished run's record is added at once.
+        settings: ``key=value``, over what the file says for all runs.
+        progress: show progress.
+
+    Raises:
+        ConfigError: as :func:`expand`, a file of records that cannot be read, and what
+            :func:`~.run.run_experiment` raises, with the run's name.
+    """
+    out_dir, records = Path(out_dir), Path(records)
+    table = read_table(path)
+    with in_context(str(path)):
+        table = {**table, "base": overridden(table.get("base", {}), settings)}
+        experiments = expand(table)
+    for experiment in experiments:
+        done = {record["id"] for record in read_records(records)}
+        if identity(experiment) in done:
+            continue
+        name = run_name(experiment)
+        dense = out_dir / dense_name(experiment)
+        with in_context(name):
+            record = run_experiment(experiment, out_dir / name, dense, progress=progress)
+        if record:
+            _add(records, record)
+    known = {record["id"]: record for record in read_records(records)}
+    return [known[identity(e)] for e in experiments if identity(e) in known]
+
+
+def run_name(experiment: Experiment) -> str:
+    """Of a run's folder."""
+    e = experiment
+    what = e.prune.method if e.prune.method in ("dense", "continued") else _pruned_name(e)
+    return f"{e.network}-{e.data}-{what}-seed{e.seed}-{identity(e)}"
+
+
+def dense_name(experiment: Experiment) -> str:
+    """Of the folder of a run's dense network."""
+    e = experiment
+    return f"{e.network}-{e.data}-start-seed{e.seed}-{identity(e, dense=True)}"
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Records of finished runs; none if there is no file.
+
+    Raises:
+        ConfigError: a line that is no record.
+    """
+    if not path.exists():
+        return []
+    try:
+        found = [json.loads(line) for line in path.read_text().splitlines() if line]
+        return [record for record in found if record["id"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} holds a line that is no record: {error}") from error
+
+
+def _add(path: Path, record: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_text() if path.exists() else ""
+    with replacing(path) as beside:
+        beside.write_text(before + json.dumps(record) + "\n")
+
+
+def _pruned_name(experiment: Experiment) -> str:
+    prune = experiment.prune
+    return f"{prune.method}-F{prune.tile}-{100 * prune.sparsity:g}"

@@ -1,0 +1,254 @@
+"""One experiment: dense training, pruning with fine-tuning, and a record of what came out."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...errors import ConfigError
+from ...files import replacing
+from ..calibration import winograd_layers
+from ..data import load_data
+from ..distributed import find_device, fingerprint, joined
+from ..training import LOG, read_log
+from .cost import measure_cost
+from .curves import draw_curves
+from .methods import UNPRUNED, prepare
+from .networks import make_network
+from .phases import Setting, train
+from .settings import Experiment
+
+RECORD = "record.json"
+WEIGHTS = "weights.pt"
+_CONFIG = "config.json"
+_DENSE, _TUNE = 0, 1  # streams of random numbers
+# Where it runs and how often it is saved change nothing that a record says.
+_NOT_IDENTITY = ("device", "data_folder", "save_every", "cost")
+
+
+def identity(experiment: Experiment, dense: bool = False) -> str:
+    """Eight hexadecimal digits that two experiments share if they are the same.
+
+    Args:
+        experiment: any.
+        dense: look at what dense training depends on only.
+    """
+    data = asdict(experiment)
+    for name in (*_NOT_IDENTITY, *(("prune", "tune") if dense else ())):
+        del data[name]
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_experiment(
+    experiment: Experiment,
+    out_dir: str | Path,
+    dense_dir: str | Path | None = None,
+    resume: bool = True,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Do what ``experiment`` says; returns its record, which is ``record.json`` in the folder too.
+
+    The folder also gets the configuration, per phase a checkpoint and ``log.jsonl``, the weights
+    (``weights.pt``, a state dict) and ``curves.png``. A run that was stopped goes on from its last
+    checkpoint, and ends as if it had not been stopped.
+
+    Args:
+        experiment: what to do.
+        out_dir: made if it is missing.
+        dense_dir: of the dense network, which several runs may share; None is ``out_dir/dense``.
+        resume: go on with what the folder holds; False starts anew, but for the dense network.
+        progress: show progress.
+
+    Raises:
+        ConfigError: options that do not fit, or a folder of another run.
+        MissingExtra: the data or matplotlib is not installed.
+        WeightsError: data or a checkpoint that cannot be read.
+        PruneError: nothing to prune.
+    """
+    out_dir = Path(out_dir)
+    dense_dir = out_dir / "dense" if dense_dir is None else Path(dense_dir)
+    device = find_device(experiment.device)
+    if experiment.precision in ("bfloat16", "float16") and device.type != "cuda":
+        raise ConfigError(f"precision {experiment.precision!r} takes a GPU, got {device}")
+    with joined(device) as ranks, _deterministic(device):
+        data = load_data(experiment.data, experiment.data_folder, experiment.image_size)
+        setting = Setting(experiment, data, ranks, device, progress)
+        _same(out_dir, identity(experiment), asdict(experiment), ranks.first)
+        dense = _dense(setting, dense_dir)
+        if experiment.prune.method == "dense":
+            return _finished(setting, out_dir, dense_dir, dense, None)
+        model = _tuned(setting, dense, out_dir, resume)
+        return _finished(setting, out_dir, dense_dir, dense, model)
+
+
+def load_network(experiment: Experiment, path: str | Path) -> nn.Module:
+    """A trained network of ``experiment`` from its ``weights.pt``, in evaluation mode.
+
+    Raises:
+        ConfigError, MissingExtra, WeightsError: as :func:`run_experiment`.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    data, _ = load_data(experiment.data, experiment.data_folder, experiment.image_size)
+    model = make_network(experiment.network, experiment.network_options, data)
+    if experiment.prune.method not in UNPRUNED:
+        from .methods import converted
+
+        model = converted(model, experiment.prune)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _dense(setting: Setting, folder: Path) -> nn.Module:
+    """The dense network after its training, from its folder where that is finished."""
+    e = setting.experiment
+    _same(folder, identity(e, dense=True), asdict(e), setting.ranks.first)
+    with torch.random.fork_rng():
+        torch.manual_seed(e.seed)
+        model = make_network(e.network, e.network_options, setting.data[0])
+    model = model.to(setting.device, setting.dtype)
+    return train(setting, model, e.dense, _DENSE, folder, True, f"dense, seed {e.seed}")
+
+
+def _tuned(setting: Setting, dense: nn.Module, folder: Path, resume: bool) -> nn.Module:
+    """The pruned network, or the dense one trained on."""
+    e = setting.experiment
+    teacher = _single(copy.deepcopy(dense)).eval().requires_grad_(False)
+    title = f"{e.prune.method} {e.prune.sparsity:.0%}, seed {e.seed}"
+    pruner = None
+    if e.prune.method == "continued":
+        model = copy.deepcopy(teacher).requires_grad_(True)
+    else:
+        model, pruner = _pruned(setting, teacher, folder)
+    if setting.steps(e.tune) == 0:
+        return model
+    args = (model, e.tune, _TUNE, folder, resume, title)
+    return train(setting, *args, pruner=pruner, teacher=teacher)
+
+
+def _pruned(setting: Setting, dense: nn.Module, folder: Path) -> tuple[nn.Module, Any]:
+    """What :func:`prepare` gives, on images that every process has."""
+    e = setting.experiment
+    batches = setting.batches(_TUNE)
+    batches.rank, batches.ranks = 0, 1
+    count = -(-e.prune.images // e.batch)
+    inputs = [batches(i)[0] for i in range(count)]
+    with torch.random.fork_rng():
+        torch.manual_seed(e.seed)
+        source = copy.deepcopy(dense).requires_grad_(True)
+        return prepare(source, e.prune, inputs, setting.steps(e.tune))
+
+
+def _single(model: nn.Module) -> nn.Module:
+    """With ordinary batch normalisation, which other processes need not take part in."""
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.__class__ = nn.BatchNorm2d
+    return model
+
+
+def _finished(
+    setting: Setting, folder: Path, dense_dir: Path, dense: nn.Module, model: nn.Module | None
+) -> dict[str, Any]:
+    """Evaluate, measure, write everything down."""
+    e = setting.experiment
+    final = _single(dense if model is None else model).eval()
+    figures = setting.evaluate(final)
+    dense_figures = setting.evaluate(_single(dense).eval())
+    if not setting.ranks.first:
+        return {}
+    pruned = model is not None and e.prune.method not in UNPRUNED
+    record = {
+        "id": identity(e),
+        "experiment": asdict(e),
+        **figures,
+        "zeros": _zeros(final) if pruned else {},
+        "dense": {**dense_figures, **_spent(dense_dir)},
+        "tune": {} if model is None or not setting.steps(e.tune) else _spent(folder),
+        "cost": measure_cost(setting, dense, final) if pruned and e.cost else None,
+        "curves": {"dense": _curve(dense_dir), "tune": _curve(folder) if model else []},
+        "fingerprint": fingerprint(final),
+        "machine": _machine(setting),
+    }
+    with replacing(folder / WEIGHTS) as beside:
+        torch.save(final.state_dict(), beside)
+    draw_curves(record, folder / "curves.png")
+    with replacing(folder / RECORD) as beside:
+        beside.write_text(json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _zeros(model: nn.Module) -> dict[str, float]:
+    """Share of exact zeros by Winograd layer, and of all of them together."""
+    layers = winograd_layers(model)
+    zeros = {name: int((x.winograd_weight == 0).sum()) for name, x in layers.items()}
+    sizes = {name: x.weight.numel() for name, x in layers.items()}
+    shares = {name: zeros[name] / sizes[name] for name in layers}
+    return {**shares, "all": sum(zeros.values()) / sum(sizes.values())}
+
+
+def _curve(folder: Path) -> list[dict[str, Any]]:
+    return read_log(folder / LOG) if (folder / LOG).exists() else []
+
+
+def _spent(folder: Path) -> dict[str, Any]:
+    """Steps and seconds of a phase: its own, without evaluation."""
+    last = _curve(folder)[-1]
+    return {name: last[name] for name in ("step", "seconds", "cpu_seconds")}
+
+
+def _machine(setting: Setting) -> dict[str, Any]:
+    name = platform.processor()
+    if setting.device.type == "cuda":
+        name = torch.cuda.get_device_name(setting.device)
+    return {
+        "device": setting.device.type,
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "processes": setting.ranks.count,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _same(folder: Path, own: str, config: dict[str, Any], write: bool) -> None:
+    """Keep what a folder is of, or compare with what is there.
+
+    Raises:
+        ConfigError: the folder is of another run.
+    """
+    path = folder / _CONFIG
+    if path.exists():
+        there = json.loads(path.read_text())["id"]
+        if there != own:
+            raise ConfigError(f"{folder} holds another run ({there}, not {own}), see {path}")
+    elif write:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as beside:
+            beside.write_text(json.dumps({"id": own, **config}, indent=1) + "\n")
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Only kernels whose sums have one order; what was set before is set again."""
+    if device.type != "cuda":
+        yield
+        return
+    # Read when cuBLAS is first used; without it its sums may have another order each time.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

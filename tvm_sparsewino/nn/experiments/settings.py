@@ -1,0 +1,263 @@
+"""What one experiment is: a frozen description, read from a file and overridden by hand."""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError
+from ...extras import require
+
+OPTIMIZERS = ("sgd", "adam")
+PRECISIONS = ("float32", "float64", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How a network is trained for a while.
+
+    Attributes:
+        epochs: passes over the training set; parts of one too. 0 trains nothing.
+        optimizer: "sgd" (with Nesterov's momentum) or "adam".
+        lr: highest learning rate.
+        winograd_lr: factor on it for Winograd coefficients.
+        momentum: of "sgd".
+        weight_decay: on all weights but those of normalisation and biases.
+        warmup: share of the steps in which the learning rate rises.
+        final: learning rate at the end, as a share of the highest (cosine between).
+        distil: share in [0, 1] of the loss that is the difference from what the dense network
+            answers; the rest is the difference from the labels. Only after dense training.
+        average: see :class:`~tvm_sparsewino.nn.training.TrainConfig`.
+        cut: see :class:`~tvm_sparsewino.nn.training.TrainConfig`.
+    """
+
+    epochs: float = 4.0
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    winograd_lr: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.1
+    final: float = 0.0
+    distil: float = 0.0
+    average: float = 0.0
+    cut: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 0, f"epochs must be at least 0, got {self.epochs!r}")
+        _check(
+            self.optimizer in OPTIMIZERS,
+            f"optimizer must be one of {OPTIMIZERS}, got {self.optimizer!r}",
+        )
+        _check(self.lr > 0 and self.winograd_lr > 0, "learning rates must be above 0")
+        for name in ("momentum", "warmup", "final", "distil"):
+            value = getattr(self, name)
+            _check(0 <= value <= 1, f"{name} must be in [0, 1], got {value!r}")
+        _check(self.weight_decay >= 0, f"weight_decay must be >= 0, got {self.weight_decay!r}")
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What is pruned, and how.
+
+    Attributes:
+        method: one of :data:`.methods.METHODS`, "dense" (the dense phase alone) or "continued"
+            (the dense network trained on: what pruning is compared with).
+        tile: outputs per tile and dimension.
+        sparsity: share of zeros in every Winograd layer.
+        ramp: share of the steps until that is reached.
+        every: steps between two updates of the masks.
+        keep: names of convolutions that stay ordinary ones.
+        options: more fields of :class:`~tvm_sparsewino.nn.PruneConfig`, over the method's own.
+        images: training images that scales are measured on.
+    """
+
+    method: str = "activation"
+    tile: int = 4
+    sparsity: float = 0.9
+    ramp: float = 0.5
+    every: int = 10
+    keep: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    images: int = 512
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.sparsity < 1, f"sparsity must be in [0, 1), got {self.sparsity!r}")
+        _check(0 <= self.ramp <= 1, f"ramp must be in [0, 1], got {self.ramp!r}")
+        _check(self.every >= 1 and self.images >= 1, "every and images must be at least 1")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A network, its data, dense training, pruning with fine-tuning.
+
+    Attributes:
+        network: one of :data:`.networks.NETWORKS`.
+        network_options: arguments of its class besides classes, channels and size.
+        data: one of :data:`tvm_sparsewino.nn.data.DATA_SETS`.
+        data_folder: where its files are; None takes the installed package's.
+        image_size: that images are brought to, for data "folders".
+        seed: of everything that is drawn.
+        batch: images per step, all processes together.
+        shift, flip, crop: see :class:`~tvm_sparsewino.nn.data.Augment`.
+        dense: dense training.
+        prune: what happens then.
+        tune: training while and after that.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
+        precision: of the arithmetic; "bfloat16" and "float16" are mixed precision and take a GPU.
+        save_every: steps between checkpoints.
+        cost: measure time and memory of a training step against the dense network's.
+    """
+
+    network: str = "lenet5"
+    network_options: dict[str, Any] = field(default_factory=dict)
+    data: str = "digits"
+    data_folder: str | None = None
+    image_size: int | None = None
+    seed: int = 1
+    batch: int = 128
+    shift: int = 0
+    flip: bool = False
+    crop: bool = False
+    dense: Phase = field(default_factory=Phase)
+    prune: Pruning = field(default_factory=Pruning)
+    tune: Phase = field(default_factory=lambda: Phase(epochs=3.0, lr=0.05))
+    device: str = "auto"
+    precision: str = "float32"
+    save_every: int = 200
+    cost: bool = True
+
+    def __post_init__(self) -> None:
+        _check(
+            self.precision in PRECISIONS,
+            f"precision must be one of {PRECISIONS}, got {self.precision!r}",
+        )
+        _check(0 <= self.seed < 2**31, f"seed must be in [0, 2^31), got {self.seed!r}")
+        _check(self.save_every >= 1, f"save_every must be at least 1, got {self.save_every!r}")
+        _check(self.dense.distil == 0, "dense.distil must be 0: there is nothing to distil from")
+        _check(self.dense.epochs > 0, "dense.epochs must be above 0")
+
+
+def read_experiment(path: str | Path | None = None, settings: Sequence[str] = ()) -> Experiment:
+    """The experiment in a TOML or JSON file, or the default one, with ``key=value`` settings.
+
+    Args:
+        path: ``.toml`` or ``.json``; None is the default experiment.
+        settings: ``prune.sparsity=0.95``: a dotted name and a JSON value, or a bare word.
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown name, or a value that does not fit.
+        MissingExtra: TOML on Python 3.10 without the package tomli.
+    """
+    return build(overridden({} if path is None else read_table(path), settings))
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """What a TOML or JSON file holds.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no table.
+        MissingExtra: TOML on Python 3.10 without the package tomli.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = _toml().loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a table, got {type(data).__name__}")
+    return data
+
+
+def overridden(data: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """A copy of ``data`` with ``key=value`` settings.
+
+    Raises:
+        ConfigError: a setting that has no "=", or goes into something that is no table.
+    """
+    result = json.loads(json.dumps(data))
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"a setting is key=value, got {setting!r}")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        put(result, key, value)
+    return result
+
+
+def put(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``data["a"]["b"]`` for the key "a.b".
+
+    Raises:
+        ConfigError: "a" is there and no table.
+    """
+    *outer, last = key.split(".")
+    place = data
+    for name in outer:
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"{key}: {name} is no table")
+    place[last] = value
+
+
+def build(data: Mapping[str, Any], kind: type = Experiment, where: str = "") -> Any:
+    """A dataclass, with the dataclasses in it, from plain tables.
+
+    Raises:
+        ConfigError: an unknown name, or a value of another type.
+    """
+    known = {f.name: f for f in fields(kind)}
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"unknown settings {[where + n for n in unknown]}, there are {sorted(known)}"
+        )
+    types = typing.get_type_hints(kind)
+    values = {n: _typed(v, types[n], _default(known[n]), where + n) for n, v in data.items()}
+    return kind(**values)
+
+
+def _typed(value: Any, kind: Any, default: Any, where: str) -> Any:
+    if is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a table, got {value!r}")
+        # What is not said is as in the experiment's default, not as in the part's own.
+        base = {f.name: getattr(default, f.name) for f in fields(default)}
+        return build({**base, **value}, kind, where + ".")
+    origin = typing.get_origin(kind) or kind
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(value)
+    if origin is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    choices = (origin,) if isinstance(origin, type) else typing.get_args(kind)
+    if choices and not isinstance(value, choices):
+        wrong = True
+    else:
+        wrong = isinstance(value, bool) and bool not in choices
+    if wrong:
+        raise ConfigError(f"{where} must be {kind}, got {value!r}")
+    return value
+
+
+def _default(entry: Any) -> Any:
+    return entry.default if entry.default is not MISSING else entry.default_factory()
+
+
+def _toml() -> Any:
+    try:
+        return require("tomllib", "train")
+    except ImportError:  # Python 3.10
+        return require("tomli", "train")
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
