@@ -22,9 +22,13 @@ def build(x: np.ndarray, layers: Layers, threads: int) -> tuple[Callable[[], np.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chain.onnx"
         path.write_bytes(onnx_model(x, layers))
-        engine = deepsparse.compile_model(
-            str(path), batch_size=x.shape[0], num_cores=threads, scheduler="single_stream"
-        )
+        return build_network(str(path), x, threads)
+
+
+def build_network(model: str, x: np.ndarray, threads: int) -> tuple[Callable[[], np.ndarray], Any]:
+    engine = deepsparse.compile_model(
+        model, batch_size=x.shape[0], num_cores=threads, scheduler="single_stream"
+    )
 
     def call() -> np.ndarray:
         return engine.run([x], val_inp=False)[0]

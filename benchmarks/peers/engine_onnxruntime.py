@@ -17,19 +17,26 @@ def versions() -> dict[str, str]:
 
 
 def build(x: np.ndarray, layers: Layers, threads: int) -> tuple[Callable[[], np.ndarray], Any]:
+    return bound(onnx_model(x, layers), x, threads)
+
+
+def build_network(model: str, x: np.ndarray, threads: int) -> tuple[Callable[[], Any], Any]:
+    return bound(model, x, threads)
+
+
+def bound(model: str | bytes, x: np.ndarray, threads: int) -> tuple[Callable[[], Any], Any]:
+    """A model with one input and one output, both of known shapes."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = onnxruntime.InferenceSession(
-        onnx_model(x, layers), options, providers=["CPUExecutionProvider"]
-    )
-    shape = (x.shape[0], len(layers[-1][1]), *x.shape[2:])
-    out = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32)
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (source,), (target,) = session.get_inputs(), session.get_outputs()
+    out = onnxruntime.OrtValue.ortvalue_from_shape_and_type(target.shape, np.float32)
     given = onnxruntime.OrtValue.ortvalue_from_numpy(x)
     binding = session.io_binding()
-    binding.bind_ortvalue_input("x", given)
-    binding.bind_ortvalue_output("y", out)
+    binding.bind_ortvalue_input(source.name, given)
+    binding.bind_ortvalue_output(target.name, out)
 
     def call() -> onnxruntime.OrtValue:
         session.run_with_iobinding(binding)

@@ -17,6 +17,17 @@ def versions() -> dict[str, str]:
 
 
 def build(x: np.ndarray, layers: Layers, threads: int) -> tuple[Callable[[], np.ndarray], Any]:
+    return compiled(onnx_model(x, layers), x, threads)
+
+
+def build_network(model: str, x: np.ndarray, threads: int) -> tuple[Callable[[], np.ndarray], Any]:
+    return compiled(model, x, threads)
+
+
+def compiled(
+    model: str | bytes, x: np.ndarray, threads: int
+) -> tuple[Callable[[], np.ndarray], Any]:
+    """A model with one input and one output."""
     core = openvino.Core()
     config = {
         "INFERENCE_PRECISION_HINT": "f32",
@@ -24,8 +35,8 @@ def build(x: np.ndarray, layers: Layers, threads: int) -> tuple[Callable[[], np.
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
     }
-    compiled = core.compile_model(core.read_model(onnx_model(x, layers)), "CPU", config)
-    request = compiled.create_infer_request()
+    network = core.compile_model(core.read_model(model), "CPU", config)
+    request = network.create_infer_request()
     request.set_input_tensor(openvino.Tensor(x, shared_memory=False))
 
     def call() -> np.ndarray:

@@ -23,12 +23,30 @@ def versions() -> dict[str, str]:
 
 
 def build(x: np.ndarray, layers: Layers, threads: int) -> tuple[Callable[[], np.ndarray], Any]:
+    return chosen(lambda: network(layers), x, x[:_IMAGES_TO_CHOOSE], threads)
+
+
+def build_network(model: str, x: np.ndarray, threads: int) -> tuple[Callable[[], np.ndarray], Any]:
+    # Loaded anew for every variant, since they change parameters in place; the program is of one
+    # batch size, so the choice is made with all of it.
+    def make() -> nn.Module:
+        net = torch.export.load(model).module()
+        # What is exported evaluates; its own eval() only says that it cannot be changed.
+        return nn.Module.train(net, False)
+
+    return chosen(make, x, x, threads)
+
+
+def chosen(
+    make: Callable[[], nn.Module], x: np.ndarray, some: np.ndarray, threads: int
+) -> tuple[Callable[[], np.ndarray], Any]:
+    """The fastest variant on ``some``, for ``x``; variants not taken are freed one by one."""
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
-    few = torch.from_numpy(x[:_IMAGES_TO_CHOOSE])
-    took = {name: fastest(make(network(layers), few)) for name, make in VARIANTS.items()}
+    few = torch.from_numpy(some)
+    took = {name: fastest(variant(make(), few)) for name, variant in VARIANTS.items()}
     best = min(took, key=lambda name: took[name])
-    call = VARIANTS[best](network(layers), torch.from_numpy(x))
+    call = VARIANTS[best](make(), torch.from_numpy(x))
     return call, f"num_threads={threads}, {best} (fastest of {', '.join(VARIANTS)})"
 
 

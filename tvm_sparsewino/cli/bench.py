@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-HELP = "measure single layers beside other engines on this machine"
+from . import bench_networks
+from .lists import numbers, texts
+
+HELP = "measure layers and networks beside other engines on this machine"
 
 _NETWORKS = "vgg16,resnet18,resnet50,ffdnet"
 _DENSITIES = "0.1,1,0.5,0.3,0.2,0.05,0.02"
@@ -21,10 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     layers = commands.add_parser("layers", help="measure 3x3 layers; prints the report")
     _layer_arguments(layers)
     layers.set_defaults(what=_layers)
+    networks = commands.add_parser("networks", help="measure whole networks; prints the report")
+    bench_networks.add_arguments(networks)
+    networks.set_defaults(what=_networks)
     report = commands.add_parser("report", help="print the report of a record")
     report.add_argument("record", type=Path, metavar="RECORD.jsonl")
     report.set_defaults(what=_report)
-    for command in (layers, report):
+    for command in (layers, networks, report):
         # SUPPRESS: the parser above has the default, which this one must not write over.
         command.add_argument(
             "-v",
@@ -47,20 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _layer_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--network", type=_texts, default=_texts(_NETWORKS), help=f"default {_NETWORKS}")
-    add("--layers", type=_texts, default=[], help="only these, such as 64>64@56x56")
+    add("--network", type=texts, default=texts(_NETWORKS), help=f"default {_NETWORKS}")
+    add("--layers", type=texts, default=[], help="only these, such as 64>64@56x56")
     add("--min-channels", type=int, default=32, help="input channels at least (default 32)")
-    add("--density", type=_numbers(float), default=_numbers(float)(_DENSITIES))
+    add("--density", type=numbers(float), default=numbers(float)(_DENSITIES))
     add(
         "--tile",
-        type=_texts,
-        default=_texts("2,4,6"),
+        type=texts,
+        default=texts("2,4,6"),
         help='out of 2, 4, 6 (default all), or "best", the cost model\'s choice',
     )
-    add("--batch", type=_numbers(int), default=[1, 16], help="default 1,16")
-    add("--threads", type=_numbers(int), default=[1, 2], help="default 1,2")
+    add("--batch", type=numbers(int), default=[1, 16], help="default 1,16")
+    add("--threads", type=numbers(int), default=[1, 2], help="default 1,2")
     add("--structure", default="unstructured", help="pattern of the zeros")
-    add("--peers", type=_texts, default=["all"], help='"all" (default), "none" or names')
+    add("--peers", type=texts, default=["all"], help='"all" (default), "none" or names')
     add("--peers-at", type=Path, metavar="DIR", help="environments of the peers")
     add("--rounds", type=int, default=15, help="turns of every contestant, at most")
     add("--seconds", type=float, default=8.0, help="of a race, after which it ends")
@@ -78,23 +84,6 @@ def _layer_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the subcommand."""
     arguments.what(arguments)
-
-
-def _texts(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
-
-
-def _numbers(kind: type) -> Callable[[str], list[Any]]:
-    """Reads numbers of ``kind`` with commas between; argparse reports what is none."""
-
-    def read(text: str) -> list[Any]:
-        values = [kind(part) for part in _texts(text)]
-        if not values or min(values) <= 0:
-            raise argparse.ArgumentTypeError(f"expected positive numbers, got {text!r}")
-        return values
-
-    read.__name__ = f"list of {kind.__name__}"  # what argparse calls it
-    return read
 
 
 def _layers(arguments: argparse.Namespace) -> None:
@@ -125,34 +114,63 @@ def _layers(arguments: argparse.Namespace) -> None:
     _show(arguments.out, arguments)
 
 
+def _networks(arguments: argparse.Namespace) -> None:
+    bench_networks.run(arguments)
+    _show(arguments.out, arguments)
+
+
 def _report(arguments: argparse.Namespace) -> None:
     _show(arguments.record, arguments)
 
 
 def _show(record: Path, arguments: argparse.Namespace) -> None:
-    """Print the report; write plot and summary where asked to."""
-    import json
+    """Print the report of what the record holds; write plot and summary where asked to."""
+    from ..bench import figures, network_figures, network_plot, network_report, plot, report
+    from ..bench.network_records import network_races
+    from ..bench.records import races, read_lines
 
+    lines, statistic = read_lines(record), arguments.statistic
+    networks = network_races(lines)
+    if networks:
+        _print(
+            network_report.network_tables(networks, statistic),
+            network_report.network_summary(networks, statistic),
+        )
+        summary = network_figures.summarise_networks(networks, statistic)
+        _write(
+            arguments, summary, lambda path: network_plot.draw_networks(networks, path, statistic)
+        )
+        return
+    layers = races(lines)
+    tables = (*report.tables(layers, statistic), report.stage_table(layers))
+    _print(tables, report.summary_lines(layers, statistic))
+    summary = figures.summarise(layers, statistic)
+    _write(arguments, summary, lambda path: plot.draw(layers, path, statistic))
+
+
+def _print(tables: Iterable[Any], lines: Iterable[str]) -> None:
     from rich.console import Console
 
-    from ..bench.figures import summarise
-    from ..bench.plot import draw
-    from ..bench.records import races, read_lines
-    from ..bench.report import stage_table, summary_lines, tables
-    from ..files import replacing
-
-    measured = races(read_lines(record))
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)  # nothing to fit into
-    for table in (*tables(measured, arguments.statistic), stage_table(measured)):
+    for table in tables:
         console.print(table)
-    for line in summary_lines(measured, arguments.statistic):
+    for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _write(
+    arguments: argparse.Namespace, summary: dict[str, Any], draw: Callable[[Path], None]
+) -> None:
+    """Summary and plot to the files that were asked for."""
+    import json
+
+    from ..files import replacing
+
     if arguments.figures:
         with replacing(arguments.figures) as beside:
-            text = json.dumps(summarise(measured, arguments.statistic), indent=1)
-            beside.write_text(text + "\n")
+            beside.write_text(json.dumps(summary, indent=1) + "\n")
     if arguments.plot:
         with replacing(arguments.plot) as beside:
-            draw(measured, beside, arguments.statistic)
+            draw(beside)
