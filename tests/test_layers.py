@@ -458,3 +458,14 @@ def test_without_torch_the_error_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
     with pytest.raises(MissingExtra, match=r"tvm-sparsewino\[torch\]"):
         __import__("tvm_sparsewino.nn")
+
+
+def test_mixed_precision_leaves_the_transforms_in_the_dtype_of_the_parameters():
+    layer = WinogradConv2d(4, 5, 3, 4, padding=1)
+    x = torch.randn(2, 4, 9, 9).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, layer(x.float()))
+    out.sum().backward()
+    assert x.grad.dtype == torch.bfloat16 and layer.weight.grad.dtype == torch.float32

@@ -195,7 +195,7 @@ class WinogradConv2d(nn.Module):
         self.mask = mask
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, K, OH, OW].
+        """[N, C, H, W] -> [N, K, OH, OW]; under autocast in the dtype of the parameters.
 
         Raises:
             ShapeError: another number of channels or dtype, or a map smaller than the filter.
@@ -204,6 +204,11 @@ class WinogradConv2d(nn.Module):
         args = (x, self.winograd_weight, self.bias, self.m, self.r)
         if torch.compiler.is_compiling():
             return winograd_conv2d(*args, list(padding), self.groups)
+        if torch.is_autocast_enabled(x.device.type):
+            # The transforms cancel digits that half precision does not have.
+            with torch.autocast(x.device.type, enabled=False):
+                args = (x.to(self.weight.dtype), *args[1:])
+                return functional.winograd_conv2d(*args, padding, self.groups)
         return functional.winograd_conv2d(*args, padding, self.groups)
 
     def extra_repr(self) -> str:

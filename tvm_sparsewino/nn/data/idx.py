@@ -37,8 +37,9 @@ def read_idx(path: Path) -> np.ndarray:
             raise WeightsError("not an idx file of bytes")
         dimensions = data[3]
         start = 4 + 4 * dimensions
-        shape = tuple(int(n) for n in np.frombuffer(data[4:start], ">u4"))
-        if len(shape) != dimensions or len(data) - start != math.prod(shape):
+        sizes = data[4:start].ljust(4 * dimensions, b"\xff")  # of a file that ends too early
+        shape = tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
+        if len(data) - start != math.prod(shape):
             raise WeightsError(f"{len(data) - start} bytes of values do not make {list(shape)}")
         return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 

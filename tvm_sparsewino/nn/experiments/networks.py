@@ -7,11 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from ...errors import ConfigError
+from ...errors import ConfigError, in_context
 from ..data import ImageSource
+from ..models.alexnet import alexnet
 from ..models.lenet import LeNet5
+from ..models.mobilenet import mobilenet_v2
+from ..models.resnet import resnet18, resnet34, resnet50
 from ..models.small_resnet import SmallResNet
 from ..models.small_vgg import SmallVGG
+from ..models.vgg import vgg16
 
 
 def _lenet5(source: ImageSource, options: dict[str, Any]) -> nn.Module:
@@ -25,11 +29,26 @@ def _any_size(network: type[nn.Module]) -> Callable[[ImageSource, dict[str, Any]
     return build
 
 
+def _colour(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def build(source: ImageSource, options: dict[str, Any]) -> nn.Module:
+        if source.channels != 3:
+            raise ConfigError(f"takes colour images, these have {source.channels} channels")
+        return network(source.classes, **options)
+
+    return build
+
+
 # Name -> (the data, more arguments of the class) -> the network with random weights.
 NETWORKS: dict[str, Callable[[ImageSource, dict[str, Any]], nn.Module]] = {
     "lenet5": _lenet5,
     "small-vgg": _any_size(SmallVGG),
     "small-resnet": _any_size(SmallResNet),
+    "resnet18": _colour(resnet18),
+    "resnet34": _colour(resnet34),
+    "resnet50": _colour(resnet50),
+    "vgg16": _colour(vgg16),
+    "alexnet": _colour(alexnet),
+    "mobilenet-v2": _colour(mobilenet_v2),
 }
 
 
@@ -37,11 +56,13 @@ def make_network(name: str, options: dict[str, Any], source: ImageSource) -> nn.
     """A network for images and classes like those of ``source``, with random weights.
 
     Raises:
-        ConfigError: an unknown name, or options that the network does not take.
+        ConfigError: an unknown name, options that the network does not take, or images that it
+            cannot take.
     """
     if name not in NETWORKS:
         raise ConfigError(f"network must be one of {tuple(NETWORKS)}, got {name!r}")
     try:
-        return NETWORKS[name](source, options)
+        with in_context(f"network {name!r}"):
+            return NETWORKS[name](source, options)
     except TypeError as error:
         raise ConfigError(f"network {name!r} does not take {options}: {error}") from error

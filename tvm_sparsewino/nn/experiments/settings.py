@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -220,8 +221,8 @@ def build(data: Mapping[str, Any], kind: type = Experiment, where: str = "") -> 
         raise ConfigError(
             f"unknown settings {[where + n for n in unknown]}, there are {sorted(known)}"
         )
-    types = typing.get_type_hints(kind)
-    values = {n: _typed(v, types[n], _default(known[n]), where + n) for n, v in data.items()}
+    hints = typing.get_type_hints(kind)
+    values = {n: _typed(v, hints[n], _default(known[n]), where + n) for n, v in data.items()}
     return kind(**values)
 
 
@@ -237,12 +238,10 @@ def _typed(value: Any, kind: Any, default: Any, where: str) -> Any:
         return tuple(value)
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    choices = (origin,) if isinstance(origin, type) else typing.get_args(kind)
-    if choices and not isinstance(value, choices):
-        wrong = True
-    else:
-        wrong = isinstance(value, bool) and bool not in choices
-    if wrong:
+    union = origin in (types.UnionType, typing.Union)
+    choices = typing.get_args(kind) if union else (origin,)
+    is_flag = isinstance(value, bool)
+    if not isinstance(value, choices) or (is_flag and bool not in choices):
         raise ConfigError(f"{where} must be {kind}, got {value!r}")
     return value
 
