@@ -50,6 +50,11 @@ class Executable:
         return self._description.plan
 
     @property
+    def built(self) -> Any:
+        """What TVM compiled or loaded."""
+        return self._built
+
+    @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """Name, shape and dtype of every input, in the order of positional arguments."""
         return self._description.inputs
@@ -83,13 +88,17 @@ class Executable:
             ShapeError: another number of arrays, or one of another shape or dtype; names the input.
             ArtefactError: this CPU cannot run code for :attr:`target`.
         """
-        if len(arrays) != len(self.inputs):
-            names = [info.name for info in self.inputs]
-            raise ShapeError(f"expected {len(names)} inputs {names}, got {len(arrays)}")
-        tensors = [any_tensor(info, array) for info, array in zip(self.inputs, arrays, strict=True)]
+        tensors = self.tensors(*arrays)
         use_threads(self.num_threads)
         outputs = tuple(map(array_of, self._machines(tensors)))
         return outputs if self._description.returns_tuple else outputs[0]
+
+    def tensors(self, *arrays: Any) -> list[Any]:
+        """TVM's tensors of the inputs, in the order of :attr:`inputs`; raises as a call does."""
+        if len(arrays) != len(self.inputs):
+            names = [info.name for info in self.inputs]
+            raise ShapeError(f"expected {len(names)} inputs {names}, got {len(arrays)}")
+        return [any_tensor(info, array) for info, array in zip(self.inputs, arrays, strict=True)]
 
     def run(self, inputs: Mapping[str, Any]) -> np.ndarray | tuple[np.ndarray, ...]:
         """Run the network on arrays by name; as calling it otherwise.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import bench_networks
+from . import bench_model, bench_networks
 from .lists import numbers, texts
 
-HELP = "measure layers and networks beside other engines on this machine"
+HELP = "measure a network, or layers and networks beside other engines, on this machine"
 
+MODEL = "model"
+SUBCOMMANDS = ("layers", "networks", "report", MODEL)
 _NETWORKS = "vgg16,resnet18,resnet50,ffdnet"
 _DENSITIES = "0.1,1,0.5,0.3,0.2,0.05,0.02"
 _WIDTH = 200  # characters of a line that is no terminal's
@@ -30,15 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     report = commands.add_parser("report", help="print the report of a record")
     report.add_argument("record", type=Path, metavar="RECORD.jsonl")
     report.set_defaults(what=_report)
+    model = commands.add_parser(
+        MODEL, help=f'measure one network ("{MODEL}" may be left out), with --profile its kernels'
+    )
+    bench_model.add_arguments(model)
+    model.set_defaults(what=bench_model.run)
+    _verbose(model)
     for command in (layers, networks, report):
-        # SUPPRESS: the parser above has the default, which this one must not write over.
-        command.add_argument(
-            "-v",
-            "--verbose",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="show where an error arose",
-        )
+        _verbose(command)
         command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the record, too")
         command.add_argument(
             "--figures", type=Path, metavar="FILE.json", help="write the summary, too"
@@ -49,6 +50,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             default="ms",
             help='what counts of a time: "ms", the median (default), or "fastest"',
         )
+
+
+def _verbose(command: argparse.ArgumentParser) -> None:
+    # SUPPRESS: the parser above has the default, which this one must not write over.
+    command.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show where an error arose",
+    )
+
+
+def normalised(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the subcommand that is meant where they begin with a network."""
+    first = arguments[0] if arguments else ""
+    known = first in (*SUBCOMMANDS, "") or first.startswith("-")
+    return list(arguments) if known else [MODEL, *arguments]
 
 
 def _layer_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from .._version import __version__
 from ..errors import MissingExtra, SparseWinoError
+from . import bench
 
 BAD_ARGUMENTS = 2  # argparse's own
 FAILED = 4
@@ -25,8 +26,10 @@ COMMANDS = ("demo", "compile", "run", "inspect", "export", "runner", "tune", "tr
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["bench"]:
+        given[1:] = bench.normalised(given[1:])
+    arguments = _parser().parse_args(given)
     try:
         arguments.command.run(arguments)
     except MissingExtra as error:

@@ -1,0 +1,53 @@
+"""Profile a compiled network on this machine, and what this machine can do."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..executable import Executable
+from ..profile import NetworkTime, profile
+from ..schedules.target import parse_target
+from ..thread_pool import use_threads
+from .machine import fma_peak
+from .profile_figures import Limits, copy_rates
+
+_FMAS_PER_CYCLE = 2
+CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
+
+
+def profile_network(exe: Executable, runs: int, clock: str = "wall", seed: int = 0) -> NetworkTime:
+    """Times of a network and its kernels on random inputs.
+
+    Args:
+        exe: a compiled network.
+        runs: calls that are measured.
+        clock: "wall", or "cpu" for one thread on a machine that others use.
+        seed: of the inputs: normally distributed, whole numbers zero.
+
+    Raises:
+        ConfigError: runs below 1, another clock, or "cpu" with more than one thread.
+    """
+    if runs < 1:
+        raise ConfigError(f"runs must be at least 1, got {runs}")
+    if clock not in CLOCKS or (clock == "cpu" and exe.num_threads > 1):
+        raise ConfigError(f"clock {clock!r} cannot time {exe.num_threads} threads")
+    rng = np.random.default_rng(seed)
+    arrays = [
+        rng.standard_normal(info.shape, np.float32)
+        if info.dtype == "float32"
+        else np.zeros(info.shape, info.dtype)
+        for info in exe.inputs
+    ]
+    use_threads(exe.num_threads)
+    return profile(exe.built, exe.description, exe.tensors(*arrays), runs, CLOCKS[clock])
+
+
+def machine_limits(exe: Executable) -> Limits:
+    """Peak, copies and clock of this machine, for as many threads as ``exe`` uses; measured."""
+    target = parse_target("native")
+    peak = fma_peak(target)
+    cycles = peak / (2 * _FMAS_PER_CYCLE * target.lanes)
+    return Limits(exe.num_threads * peak, copy_rates(exe.num_threads), cycles)
