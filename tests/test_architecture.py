@@ -29,6 +29,7 @@ LAYERS = (
     ("onnx_io", "nn"),
     (
         *("artefact", "fingerprint", "exchange", "machines", "session", "executable", "loading"),
+        "profile",
         *("driver", "torch_backend", "native"),
     ),
     ("demo", "bench"),
