@@ -180,6 +180,7 @@ def _finished(
         "fingerprint": fingerprint(final),
         "machine": _machine(setting),
     }
+    record = json.loads(json.dumps(record))  # what is returned is what is kept
     with replacing(folder / WEIGHTS) as beside:
         torch.save(final.state_dict(), beside)
     draw_curves(record, folder / "curves.png")

@@ -1,0 +1,138 @@
+"""Two processes train what one would train."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from tvm_sparsewino.nn.distributed import Ranks, find_device, fingerprint
+from tvm_sparsewino.nn.experiments import run_experiment, settings
+
+EXPERIMENT = {
+    "network": "small-resnet",
+    "network_options": {"widths": [4, 6], "pool": True},
+    "batch": 32,
+    "shift": 1,
+    "precision": "float64",
+    "save_every": 4,
+    "dense": {"epochs": 0.3},
+    "tune": {"epochs": 0.4, "distil": 0.3},
+    "prune": {"tile": 2, "sparsity": 0.6, "every": 2, "images": 32},
+    "cost": False,
+}
+
+# Runs on both processes; what they see goes to one file each.
+PROGRAM = """
+import json, os, sys
+import torch
+from torch import nn
+from tvm_sparsewino.errors import PruneError
+from tvm_sparsewino.nn.distributed import fingerprint, joined
+from tvm_sparsewino.nn.experiments import run, run_experiment, settings
+
+out = sys.argv[1]
+experiment = settings.build(json.loads(sys.argv[2]))
+seen = {}
+plain = run.fingerprint
+
+def note(setting, folder, dense_dir, dense, model):
+    seen["model"] = plain(model)
+    seen["dense"] = plain(dense)
+    return finished(setting, folder, dense_dir, dense, model)
+
+finished, run._finished = run._finished, note
+with joined(torch.device("cpu")) as ranks:
+    run_experiment(experiment, out, progress=False)
+    seen["count"] = ranks.count
+    model = nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.fill_(ranks.rank)
+    try:
+        ranks.check_equal(model)
+    except PruneError as error:
+        seen["refused"] = str(error)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    ranks.check_equal(model)
+    with open(f"{out}/seen{ranks.rank}.json", "w") as file:
+        json.dump(seen, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The record of one process, of two, and what each of the two saw."""
+    folder = tmp_path_factory.mktemp("ranks")
+    alone = run_experiment(settings.build(EXPERIMENT), folder / "one", progress=False)
+    script = folder / "program.py"
+    script.write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(script), str(folder / "two"), json.dumps(EXPERIMENT)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr
+    seen = [json.loads((folder / "two" / f"seen{i}.json").read_text()) for i in range(2)]
+    return folder, alone, seen
+
+
+def test_two_processes_end_where_one_does(both):
+    folder, alone, seen = both
+    assert [x["count"] for x in seen] == [2, 2]
+    states = [
+        torch.load(folder / name / "weights.pt", weights_only=True) for name in ("one", "two")
+    ]
+    assert states[0].keys() == states[1].keys()
+    for name, want in states[0].items():
+        have = states[1][name]
+        if want.dtype == torch.bool:
+            assert torch.equal(have, want), name
+        elif want.is_floating_point():
+            # Sums in another order, in double precision, over 30 steps.
+            assert torch.allclose(have, want, rtol=1e-8, atol=1e-10), name
+    record = json.loads((folder / "two" / "record.json").read_text())
+    assert record["machine"]["processes"] == 2
+    assert record["accuracy"] == alone["accuracy"]
+    assert record["zeros"] == alone["zeros"]
+    sparsities = [[x.get("sparsity") for x in r["curves"]["tune"]] for r in (record, alone)]
+    assert sparsities[0] == sparsities[1]
+
+
+def test_both_processes_have_the_same_network_bit_by_bit(both):
+    _, _, (first, second) = both
+    assert (first["model"], first["dense"]) == (second["model"], second["dense"])
+
+
+def test_processes_that_differ_are_noticed(both):
+    for seen in both[2]:
+        assert seen["refused"].startswith("parameters or masks differ")
+
+
+def test_one_of_one_is_alone():
+    ranks = Ranks()
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    assert ranks.wrap(model) is model and type(model[1]) is nn.BatchNorm2d
+    assert ranks.from_first(3) == 3 and ranks.first
+    assert ranks.sum(torch.ones(2)).tolist() == [1, 1]
+    ranks.check_equal(model)
+
+
+def test_fingerprints_see_every_value():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    before = fingerprint(model)
+    assert fingerprint(model) == before
+    model[1].running_mean[1] += 1e-7
+    assert fingerprint(model) != before
+
+
+def test_devices(monkeypatch):
+    assert find_device("cpu") == torch.device("cpu")
+    assert find_device("cuda:1") == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert find_device("cuda") == torch.device("cuda", 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_device("auto") == torch.device("cpu")

@@ -1,0 +1,356 @@
+"""Experiments with classifiers: what they are, what comes out, that a kill changes nothing."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from tvm_sparsewino.errors import ConfigError, MissingExtra, PruneError
+from tvm_sparsewino.nn import WinogradConv2d
+from tvm_sparsewino.nn.data import ArraySource
+from tvm_sparsewino.nn.experiments import networks, read_experiment, run_experiment, settings
+from tvm_sparsewino.nn.experiments import run as run_module
+from tvm_sparsewino.nn.experiments.cost import measure_cost
+from tvm_sparsewino.nn.experiments.methods import METHODS, converted, prepare, prune_config
+from tvm_sparsewino.nn.experiments.networks import make_network
+from tvm_sparsewino.nn.experiments.phases import Setting, make_optimizer
+from tvm_sparsewino.nn.experiments.run import identity, load_network
+from tvm_sparsewino.nn.experiments.settings import Experiment, Phase, Pruning
+
+SMALL = {
+    "network": "lenet5",
+    "network_options": {"widths": [6, 8], "hidden": 32},
+    "batch": 64,
+    "dense": {"epochs": 3, "lr": 0.03},
+    "tune": {"epochs": 1, "lr": 0.02},
+    "prune": {"tile": 2, "sparsity": 0.7, "every": 2, "images": 64},
+    "cost": False,
+}
+
+
+def experiment(**changes):
+    data = json.loads(json.dumps(SMALL))
+    for key, value in changes.items():
+        settings.put(data, key.replace("__", "."), value)
+    return settings.build(data)
+
+
+def grey(size=16, channels=1):
+    images = torch.zeros(8, channels, size, size, dtype=torch.uint8)
+    return ArraySource(images, torch.arange(8), 10)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run and its folder."""
+    folder = tmp_path_factory.mktemp("run")
+    return run_experiment(experiment(cost=True), folder, progress=False), folder
+
+
+def test_a_run_prunes_and_learns(finished):
+    record, folder = finished
+    # Chance is 10 %; three epochs of a small network.
+    assert record["dense"]["accuracy"] > 60
+    assert record["accuracy"] > 40
+    assert set(record["zeros"]) == {"conv1", "conv2", "all"}
+    for share in record["zeros"].values():
+        assert share == pytest.approx(0.7, abs=2e-3)
+    assert record["dense"]["step"] == 63 and record["tune"]["step"] == 21
+    assert record["curves"]["tune"][-1]["accuracy"] == record["accuracy"]
+    assert json.loads((folder / "record.json").read_text()) == record
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    cost = record["cost"]
+    assert cost["time_ratio"] > 0.5 and cost["batch"] == 64
+    assert cost["memory_ratio"] is None or 0.2 < cost["memory_ratio"] < 20
+
+
+def test_trained_weights_load_again(finished):
+    record, folder = finished
+    e = experiment(cost=True)
+    model = load_network(e, folder / "weights.pt")
+    assert isinstance(model.conv2, WinogradConv2d)
+    assert run_module.fingerprint(model) == record["fingerprint"]
+    dense = load_network(dataclasses.replace(e, prune=Pruning("continued")), dense_weights(folder))
+    assert type(dense.conv2) is nn.Conv2d
+
+
+def dense_weights(folder):
+    path = folder / "dense.pt"
+    state = torch.load(folder / "dense" / "checkpoint.pt", weights_only=True)
+    torch.save(state["model"], path)
+    return path
+
+
+def test_a_seed_gives_the_same_run_and_another_one_another(finished, tmp_path):
+    record, folder = finished
+    again = run_experiment(experiment(), tmp_path / "a", progress=False)
+    assert again["fingerprint"] == record["fingerprint"]
+    # A dense network that is there is not trained again.
+    shared = run_experiment(experiment(), tmp_path / "b", folder / "dense", progress=False)
+    assert shared["fingerprint"] == record["fingerprint"]
+    other = run_experiment(
+        experiment(seed=2, dense__epochs=0.5, tune__epochs=0.1), tmp_path / "c", progress=False
+    )
+    assert other["dense"]["step"] == 10 and other["tune"]["step"] == 2
+    with pytest.raises(ConfigError, match="holds another run"):
+        run_experiment(experiment(seed=3), tmp_path / "c", progress=False)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "dense", "continued"])
+def test_every_method_runs(method, finished, tmp_path):
+    _, folder = finished
+    e = experiment(prune__method=method, tune__epochs=0.3)
+    record = run_experiment(e, tmp_path, folder / "dense", progress=False)
+    if method in ("dense", "continued"):
+        assert record["zeros"] == {}
+        assert record["tune"] == {} or method == "continued"
+    else:
+        # Structures meet the share to half a unit; "balanced" keeps one coefficient in each row,
+        # here all of the first layer, which is 1/9 of the coefficients.
+        least = 0.7 * 8 / 9 - 0.05 if method == "balanced" else 0.65
+        assert least < record["zeros"]["all"] < 0.75
+
+
+def test_distillation_augmentation_adam_and_double_precision(tmp_path):
+    e = experiment(
+        network="small-resnet",
+        network_options={"widths": [4, 8], "pool": True},
+        precision="float64",
+        shift=1,
+        flip=True,
+        dense__epochs=0.2,
+        tune={"epochs": 0.2, "optimizer": "adam", "lr": 1e-3, "distil": 0.5, "average": 0.5},
+        prune__keep=["stem"],
+    )
+    record = run_experiment(e, tmp_path, progress=True)
+    assert "stem" not in record["zeros"] and "blocks.1.conv2" in record["zeros"]
+    model = load_network(e, tmp_path / "weights.pt")
+    assert type(model.stem) is nn.Conv2d
+
+
+# A kill at any moment ---------------------------------------------------------------------------
+
+ARGUMENTS = (
+    *("--set", "batch=32", "--set", "save_every=5", "--set", "cost=false"),
+    *("--set", 'network_options={"widths":[4,6],"hidden":16}', "--set", "prune.every=2"),
+    *("--set", "dense.epochs=1", "--set", "tune.epochs=1", "--set", "prune.tile=2"),
+)
+
+
+def start(folder, *more):
+    program = "import sys; from tvm_sparsewino.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "train", "--out", str(folder), *ARGUMENTS, *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+
+
+def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
+    finish(start(tmp_path / "whole"))
+    want = json.loads((tmp_path / "whole" / "record.json").read_text())
+    killed = tmp_path / "killed"
+    draw = random.Random(7)
+    # Once in the dense phase, once while pruning, a random moment after the first checkpoint.
+    for number, phase in enumerate(("dense", ".")):
+        process = start(killed, *(("--resume",) if number else ()))
+        while not (killed / phase / "checkpoint.pt").exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (killed / "record.json").exists()
+    finish(start(killed, "--resume"))
+    have = json.loads((killed / "record.json").read_text())
+    assert have["fingerprint"] == want["fingerprint"]
+    for name in ("accuracy", "test_loss", "zeros", "id"):
+        assert have[name] == want[name]
+    for phase in ("dense", "tune"):
+        lines = [
+            [{k: v for k, v in row.items() if "seconds" not in k} for row in x["curves"][phase]]
+            for x in (have, want)
+        ]
+        assert lines[0] == lines[1]
+
+
+# Descriptions -----------------------------------------------------------------------------------
+
+
+def test_files_and_settings(tmp_path):
+    json_file, toml_file = tmp_path / "a.json", tmp_path / "a.toml"
+    json_file.write_text('{"network": "small-vgg", "prune": {"sparsity": 0.8, "keep": ["x"]}}')
+    toml_file.write_text('network = "small-vgg"\n[prune]\nsparsity = 0.8\nkeep = ["x"]\n')
+    e = read_experiment(json_file, ["seed=4", "tune.optimizer=adam", "prune.tile=2", "tune.lr=1"])
+    assert (e.network, e.seed, e.prune.keep) == ("small-vgg", 4, ("x",))
+    assert e.prune == Pruning(tile=2, sparsity=0.8, keep=("x",))
+    # What a table leaves out is as in the default experiment.
+    assert e.tune == Phase(epochs=3.0, lr=1.0, optimizer="adam")
+    if sys.version_info >= (3, 11):
+        assert read_experiment(toml_file).prune == Pruning(sparsity=0.8, keep=("x",))
+    assert read_experiment() == Experiment()
+
+
+def test_toml_without_a_reader(tmp_path, monkeypatch):
+    path = tmp_path / "a.toml"
+    path.write_text("seed = 1\n")
+    for name in ("tomllib", "tomli"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtra, match="tomli"):
+        read_experiment(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("{", "cannot be read"),
+        ("[1]", "must hold a table"),
+        ('{"sead": 1}', r"unknown settings \['sead'\]"),
+        ('{"prune": {"tail": 1}}', r"unknown settings \['prune.tail'\]"),
+        ('{"prune": 1}', "prune must be a table"),
+        ('{"seed": "x"}', "seed must be"),
+        ('{"seed": true}', "seed must be"),
+        ('{"data_folder": 1}', "data_folder must be"),
+        ('{"tune": {"lr": "high"}}', "tune.lr must be"),
+        ('{"dense": {"distil": 0.5}}', "nothing to distil from"),
+        ('{"dense": {"epochs": 0}}', "dense.epochs must be above 0"),
+        ('{"precision": "int8"}', "precision must be one of"),
+        ('{"seed": -1}', "seed must be in"),
+        ('{"save_every": 0}', "save_every"),
+    ],
+)
+def test_files_that_do_not_fit(text, match, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=match):
+        read_experiment(path)
+
+
+def test_settings_that_do_not_fit(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_experiment(tmp_path / "nothing.json")
+    for bad in ("seed", "=1"):
+        with pytest.raises(ConfigError, match="a setting is key=value"):
+            read_experiment(None, [bad])
+    with pytest.raises(ConfigError, match=r"seed\.x: seed is no table"):
+        read_experiment(None, ["seed=1", "seed.x=1"])
+    for bad in ({"epochs": -1}, {"optimizer": "x"}, {"lr": 0}, {"warmup": 2}, {"weight_decay": -1}):
+        with pytest.raises(ConfigError):
+            Phase(**bad)
+    for bad in ({"sparsity": 1.0}, {"ramp": 2}, {"every": 0}, {"images": 0}):
+        with pytest.raises(ConfigError):
+            Pruning(**bad)
+
+
+def test_identity_is_of_what_changes_the_result():
+    e = Experiment()
+    same = dataclasses.replace(e, device="cpu", data_folder="x", cost=False, save_every=7)
+    assert identity(same) == identity(e)
+    assert identity(dataclasses.replace(e, seed=2)) != identity(e)
+    pruned = dataclasses.replace(e, prune=Pruning(sparsity=0.5))
+    assert identity(pruned) != identity(e)
+    assert identity(pruned, dense=True) == identity(e, dense=True)
+
+
+# Parts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_every_network_fits_its_images(name):
+    small = name in ("lenet5", "small-vgg", "small-resnet")
+    if not small:
+        # Their size on real images is the models' own test; here one colour image passes.
+        options = {"multiplier": 0.25} if name == "mobilenet-v2" else {"width": 8}
+        options |= {"hidden": 16} if name in ("vgg16", "alexnet") else {}
+        model = make_network(name, options, grey(64, 3)).eval()
+        assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
+        with pytest.raises(ConfigError, match="takes colour images"):
+            make_network(name, {}, grey())
+        return
+    for size, channels in ((28, 1), (32, 3), (16, 1)):
+        model = make_network(name, {}, grey(size, channels))
+        assert model(torch.zeros(2, channels, size, size)).shape == (2, 10)
+
+
+def test_networks_that_cannot_be_made():
+    with pytest.raises(ConfigError, match="network must be one of"):
+        make_network("lenet", {}, grey())
+    with pytest.raises(ConfigError, match="does not take"):
+        make_network("lenet5", {"depth": 3}, grey())
+    with pytest.raises(ConfigError, match="at least 12x12"):
+        make_network("lenet5", {}, grey(10))
+
+
+def test_small_resnet_has_whole_stages():
+    model = make_network("small-resnet", {"blocks": 2, "widths": [4, 8, 12]}, grey(28))
+    kinds = [(x.stride, x.out_channels) for x in model.modules() if isinstance(x, nn.Conv2d)]
+    assert len(kinds) == 1 + 2 * 6 + 2
+    assert sum(stride == (2, 2) for stride, _ in kinds) == 4
+    pooled = make_network("small-resnet", {"pool": True}, grey(28))
+    assert pooled.pool(torch.zeros(1, 1, 28, 28)).shape[2:] == (14, 14)
+
+
+def test_methods_that_cannot_be_prepared():
+    model, images = make_network("lenet5", {}, grey()), [torch.randn(2, 1, 16, 16)]
+    for pruning, match in (
+        (Pruning("best"), "prune.method must be one of"),
+        (Pruning(keep=("conv9",)), "'conv9' is no convolution"),
+        (Pruning(options={"colour": 1}), r"prune.options: unknown \['colour'\]"),
+        (Pruning("one-shot", options={"l1": 1}), "takes no options"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            prepare(model, pruning, images, 10)
+    with pytest.raises(ConfigError, match=r"tune\.epochs is 0"):
+        prune_config(Pruning(), 0)
+    with pytest.raises(PruneError, match="no Winograd layer"):
+        prepare(model, Pruning(keep=("conv1", "conv2")), images, 10)
+
+
+def test_options_go_over_the_methods_own():
+    config = prune_config(Pruning("authors", 4, 0.9, 0.5, 7, options={"l1": 0.25}), 40)
+    assert (config.l1, config.every, config.end_step) == (0.25, 1, 20)
+    assert config.parameters == "plain"
+
+
+def test_decay_spares_normalisation_and_winograd_has_its_own_rate():
+    model = converted(make_network("small-vgg", {}, grey()), Pruning())
+    groups = make_optimizer(model, Phase(lr=0.1, winograd_lr=3.0, weight_decay=0.01)).param_groups
+    names = {p: n for n, p in model.named_parameters()}
+    rates = [({names[p] for p in g["params"]}, g["lr"], g["weight_decay"]) for g in groups]
+    assert rates[0][1:] == (pytest.approx(0.3), 0.01) and "features.0.weight" in rates[0][0]
+    assert rates[1] == ({"classes.weight"}, 0.1, 0.01)
+    assert rates[2][1:] == (0.1, 0.0)
+    assert {"classes.bias", "features.1.weight", "features.1.bias"} <= rates[2][0]
+
+
+def test_half_precision_takes_a_gpu(tmp_path):
+    with pytest.raises(ConfigError, match="'bfloat16' takes a GPU"):
+        run_experiment(experiment(precision="bfloat16", device="cpu"), tmp_path)
+
+
+def test_memory_is_none_where_the_system_does_not_tell(monkeypatch, tmp_path):
+    cost = sys.modules[measure_cost.__module__]
+    monkeypatch.setattr(cost, "_STATUS", tmp_path / "nothing")
+    monkeypatch.setattr(cost, "_REPEATS", 1)
+    setting = Setting(
+        experiment(batch=4),
+        (grey(), grey()),
+        run_module.joined(torch.device("cpu")).__enter__(),
+        torch.device("cpu"),
+        False,
+    )
+    model = make_network("lenet5", {}, grey())
+    assert measure_cost(setting, model, model)["memory_ratio"] is None
