@@ -95,7 +95,7 @@ def _padded(data: te.Tensor, shape: ConvShape, size: tuple[int, int]) -> te.Tens
 
 
 def legalize_packed_conv2d(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    """``sparse_winograd_conv2d`` or ``direct_conv2d`` as a call of its kernel.
+    """``sparse_winograd_conv2d``, ``direct_conv2d`` or ``sparse_conv2d`` as a call of its kernel.
 
     The lengths of the packed arrays, which depend on where the zeros are, stay symbolic: layers
     that differ in nothing else share one kernel, which is compiled once.

@@ -2,9 +2,10 @@
 
 ``sparsewino.winograd_conv2d(data, weight, bias?)`` is what frontends produce: any engine could
 run it. ``sparsewino.sparse_winograd_conv2d(data, packed..., bias?, slope?, residual?)`` is the
-same function with weights packed for one kernel; ``sparsewino.direct_conv2d`` has the same operands
-and attributes and convolves with packed spatial weights, without transforms. All have stride 1 and
-dilation 1, NCHW float32.
+same function with weights packed for one kernel. ``sparsewino.direct_conv2d`` and
+``sparsewino.sparse_conv2d`` have the same operands and attributes and convolve with packed spatial
+weights, without transforms; the second leaves out those that are zero. Winograd convolutions have
+stride 1 and dilation 1, the others any; all are NCHW float32.
 TVM knows them through :mod:`tvm_sparsewino._autoload`.
 """
 
@@ -26,6 +27,8 @@ from ..errors import ShapeError, in_context
 WINOGRAD = "sparsewino.winograd_conv2d"
 SPARSE = "sparsewino.sparse_winograd_conv2d"
 DIRECT = "sparsewino.direct_conv2d"
+SPARSE_DIRECT = "sparsewino.sparse_conv2d"
+_SPATIAL = {"dense_direct": DIRECT, "sparse_direct": SPARSE_DIRECT}
 
 
 # ---- making calls ------------------------------------------------------------------------------
@@ -69,7 +72,7 @@ def packed_conv2d(
     lanes: int,
     vector_registers: int,
 ) -> relax.Call:
-    """A convolution with packed weights; the plan says which of the two operators.
+    """A convolution with packed weights; the plan says which of the operators.
 
     Args:
         data: float32 [N, C, H, W].
@@ -88,7 +91,7 @@ def packed_conv2d(
         plan=json.dumps(plan.to_json()),
         epilogue=json.dumps(epilogue.to_json()),
     )
-    name = DIRECT if plan.algorithm == "dense_direct" else SPARSE
+    name = _SPATIAL.get(plan.algorithm, SPARSE)
     return relax.Call(_operator(name), [data, *packed, *operands], attrs)
 
 

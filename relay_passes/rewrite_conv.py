@@ -27,7 +27,8 @@ class SparsifyConvs:
 
     ``conv -> [+ bias] -> [+ residual] -> [activation]`` becomes
     ``sparsewino.sparse_winograd_conv2d(x, packed..., [bias], [slope], [residual])``, or
-    ``sparsewino.direct_conv2d`` with the same operands where the plan says "dense_direct".
+    ``sparsewino.direct_conv2d`` or ``sparsewino.sparse_conv2d`` with the same operands where the
+    plan says "dense_direct" or "sparse_direct".
 
     Checked: the plan fits the layer it names; a chain is taken only as far as nothing else uses
     what lies inside it, and a residual only when it has the output's shape. Convolutions that the
@@ -59,7 +60,7 @@ def _rewrite(func: relax.Function, plans: dict[str, LayerPlan], cpu: CpuTarget) 
     claimed: set[relax.Var] = set()
     for site in find_convs(bindings):
         plan = plans.get(site.name)
-        if plan is None or plan.algorithm == "left":
+        if not isinstance(plan, LayerPlan) or plan.algorithm == "left":
             continue
         with in_context(f"layer {site.name!r}"):
             _check_fits(plan, site)

@@ -10,13 +10,16 @@ from ..config import Epilogue, LayerPlan
 from ..errors import ConfigError
 from ..geometry import check_shape, kernel_layout
 from ..geometry_direct import direct_layout
+from ..geometry_sparse import sparse_layout
 from .direct_conv import emit_direct_conv
 from .epilogue import EpilogueOperands
 from .fused import emit_fused
+from .sparse_conv import emit_sparse_conv
 
 _OPERANDS = {
     "sparse_winograd": ("starts", "rows", "offsets", "values"),
     "dense_winograd": ("rows", "inputs", "values"),
+    "sparse_direct": ("starts", "rows", "offsets", "values"),
     "dense_direct": ("values",),
 }
 Spec = tuple[tuple[int, ...], str]
@@ -63,6 +66,9 @@ def build_conv(
         if plan.algorithm == "dense_direct":
             layout = direct_layout(plan, lanes)
             emit_direct_conv(data, weights[0], output, layout, operands, vector_registers)
+        elif plan.algorithm == "sparse_direct":
+            layout = sparse_layout(plan, lanes)
+            emit_sparse_conv(data, weights, output, layout, operands, vector_registers)
         else:
             layout = kernel_layout(plan, lanes)
             emit_fused(plan, layout, vector_registers, data, weights, operands, output)

@@ -6,7 +6,7 @@ not depend on the tile. ``test_avx512_cases`` fails when a variant has no case.
 
 import functools
 
-from kernel_cases import DENSE, DIRECT, EPILOGUES, Case, conv
+from kernel_cases import DENSE, DIRECT, EPILOGUES, SPARSE_DIRECT, Case, conv
 
 from tvm_sparsewino.config import Epilogue
 from tvm_sparsewino.schedules.target import parse_target
@@ -17,6 +17,7 @@ LANES, REGISTERS = CPU.lanes, CPU.vector_registers
 sparse = functools.partial(Case, lanes=LANES, registers=REGISTERS)
 dense = functools.partial(sparse, algorithm=DENSE, density=1.0)
 direct = functools.partial(dense, algorithm=DIRECT, m=0)
+sparse_direct = functools.partial(sparse, algorithm=SPARSE_DIRECT, m=0)
 
 TWO, THREE = (2, 2, 2, 2), (3, 3, 3, 3)
 PRELU = Epilogue(True, False, "prelu")
@@ -95,6 +96,30 @@ CASES = [
     direct(conv(8, 20, c=3, k=4, r=7, padding=(3, 6, 0, 2)), panel_vectors=6, rows_at_once=4),
     # More input rows than L1 keeps: tile by tile instead of channel by channel.
     direct(conv(14, 14, c=14, k=9), panel_vectors=13, channel_block=12, rows_at_once=8),
+    # Nonzeros of filters: every epilogue, on lines of whole vectors, of others and of fewer pixels.
+    *(
+        sparse_direct(
+            conv(5, (32, 37, 7)[i % 3], c=6, k=5),
+            density=0.8,
+            panel_vectors=6,
+            rows_at_once=(1, 2, 4)[i % 3],
+            epilogue=epilogue,
+        )
+        for i, epilogue in enumerate(EPILOGUES)
+    ),
+    # Lines in parts, several at a time, one pixel; blocks, groups, a batch; all and no weights.
+    sparse_direct(conv(1, 1), density=1.0),
+    sparse_direct(conv(6, 473, padding=(2, 0, 1, 2)), panel_vectors=90, rows_at_once=2),
+    sparse_direct(conv(9, 19, c=6, k=9, groups=3, n=2), panel_vectors=8, k_block=2, rows_at_once=2),
+    sparse_direct(conv(14, 14, c=9, k=22), panel_vectors=0, k_block=16, rows_at_once=8),
+    sparse_direct(conv(7, 7, c=5), density=0.0, rows_at_once=2),
+    sparse_direct(conv(14, 30, c=20, k=5), panel_vectors=0, rows_at_once=2),
+    # Steps and other filters; a map that is read in place.
+    sparse_direct(conv(11, 67, stride=2, n=2), panel_vectors=6, rows_at_once=4),
+    sparse_direct(conv(20, 75, r=7, padding=THREE, stride=2), panel_vectors=12, rows_at_once=2),
+    sparse_direct(conv(9, 53, r=5, columns=3, padding=TWO, stride=(1, 3), dilation=(2, 1))),
+    sparse_direct(conv(12, 70, r=1, padding=(0, 0, 0, 0), stride=2), rows_at_once=4),
+    sparse_direct(conv(9, 23, c=9, k=7, r=1, padding=(0, 0, 0, 0), n=2), rows_at_once=4),
 ]
 
 

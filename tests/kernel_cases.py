@@ -25,7 +25,9 @@ HOST = parse_target("native")
 SAME = (1, 1, 1, 1)
 PLAIN = Epilogue()
 SPARSE, DENSE, DIRECT = "sparse_winograd", "dense_winograd", "dense_direct"
-SHORT = {SPARSE: "sparse", DENSE: "dense", DIRECT: "direct"}
+SPARSE_DIRECT = "sparse_direct"
+SPATIAL = (DIRECT, SPARSE_DIRECT)
+SHORT = {SPARSE: "sparse", DENSE: "dense", DIRECT: "direct", SPARSE_DIRECT: "sparse_direct"}
 
 EPILOGUES = [
     Epilogue(bias=True),
@@ -39,8 +41,8 @@ EPILOGUES = [
 ]
 
 
-def conv(h, w, c=3, k=4, r=3, padding=SAME, n=1, groups=1):
-    return ConvShape(n, c, h, w, k, r, padding, groups)
+def conv(h, w, c=3, k=4, r=3, padding=SAME, n=1, groups=1, **steps):
+    return ConvShape(n, c, h, w, k, r, padding, groups, **steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,9 @@ class Case:
         s = self.shape
         blocking = f"pv{self.panel_vectors}kb{self.k_block}cb{self.channel_block}"
         padding = "".join(map(str, s.padding))
-        tile = f"f{self.m}x{s.r}" if self.m else f"{s.r}x{s.r}"
+        tile = f"f{self.m}x{s.r}" if self.m else f"{s.r}x{s.s}"
+        if (s.stride, s.dilation) != ((1, 1), (1, 1)):
+            tile += "s{}{}d{}{}".format(*s.stride, *s.dilation)
         name = (
             f"{SHORT[self.algorithm]}-{tile}-n{s.n}c{s.c}h{s.h}w{s.w}k{s.k}g{s.groups}"
             f"p{padding}-d{self.density}-{blocking}R{self.rows_at_once}-l{self.lanes}"
@@ -118,8 +122,11 @@ def operands(case, seed=0):
     """
     rng = np.random.default_rng(seed)
     s = case.shape
-    if case.algorithm == DIRECT:
-        u = rng.standard_normal((s.k, s.c // s.groups, s.r, s.r))
+    if case.algorithm in SPATIAL:
+        u = rng.standard_normal((s.k, s.c // s.groups, s.r, s.s))
+        if case.density < 1:
+            u[rng.random(u.shape) >= case.density] = 0
+            u[s.k // 2] = 0
     else:
         u = rng.standard_normal(((case.m + s.r - 1) ** 2, s.k, s.c // s.groups))
         u[rng.random(u.shape) >= case.density] = 0
@@ -148,7 +155,7 @@ def arguments(case, x, u, bias, slope, residual):
 def expected(case, x, u, bias, slope, residual):
     """The output in float64, and the bound on the error of each of its elements."""
     s, epilogue = case.shape, case.epilogue
-    y, bound, depth = _direct(s, x, u) if case.algorithm == DIRECT else _winograd(case, x, u)
+    y, bound, depth = _direct(s, x, u) if case.algorithm in SPATIAL else _winograd(case, x, u)
     for used, value in ((epilogue.bias, bias[:, None, None]), (epilogue.residual, residual)):
         if used:
             y, bound = y + value, bound + abs(value)
@@ -157,9 +164,10 @@ def expected(case, x, u, bias, slope, residual):
 
 
 def _direct(s, x, weight):
-    y = reference.conv2d(x, weight, None, s.padding, groups=s.groups)
-    bound = reference.conv2d(abs(x), abs(weight), None, s.padding, groups=s.groups)
-    return y, bound, s.c // s.groups * s.r**2 + 4
+    sizes = (None, s.padding, s.stride, s.dilation, s.groups)
+    y = reference.conv2d(x, weight, *sizes)
+    bound = reference.conv2d(abs(x), abs(weight), *sizes)
+    return y, bound, s.c // s.groups * s.taps + 4
 
 
 def _winograd(case, x, u):

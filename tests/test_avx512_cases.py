@@ -4,13 +4,26 @@ import dataclasses
 
 import pytest
 from avx512_cases import CASES, CPU, LANES, REGISTERS, name_of
-from kernel_cases import DENSE, DIRECT, EPILOGUES, PLAIN, SPARSE, conv, expected, operands
+from kernel_cases import (
+    DENSE,
+    DIRECT,
+    EPILOGUES,
+    PLAIN,
+    SPARSE,
+    SPARSE_DIRECT,
+    SPATIAL,
+    conv,
+    expected,
+    operands,
+)
 
 from tvm_sparsewino.config import ALGORITHMS, STRUCTURES
 from tvm_sparsewino.cost import Core, blockings
 from tvm_sparsewino.cost_direct import predict_direct
+from tvm_sparsewino.cost_sparse import ranked_sparse_direct
 from tvm_sparsewino.geometry import kernel_layout
 from tvm_sparsewino.geometry_direct import direct_layout
+from tvm_sparsewino.geometry_sparse import register_tile, sparse_layout
 from tvm_sparsewino.schedules.shared_gemm import vector_parts
 from tvm_sparsewino.structure import detect_structure
 
@@ -63,7 +76,7 @@ def test_all_rows_at_once_of_the_other_kernels():
     assert rows in {c.rows_at_once for c in chosen(DIRECT)}
 
 
-@pytest.mark.parametrize("algorithm", [SPARSE, DIRECT])
+@pytest.mark.parametrize("algorithm", [SPARSE, DIRECT, SPARSE_DIRECT])
 def test_every_epilogue(algorithm):
     assert {c.epilogue for c in CASES if c.algorithm == algorithm} >= set(EPILOGUES)
 
@@ -82,7 +95,7 @@ def test_both_ways_to_share_the_work(algorithm):
     assert {c.split_k for c in CASES if c.algorithm == algorithm} == {True, False}
 
 
-@pytest.mark.parametrize("algorithm", [SPARSE, DENSE, DIRECT])
+@pytest.mark.parametrize("algorithm", [SPARSE, DENSE, DIRECT, SPARSE_DIRECT])
 def test_shapes_of_every_kind(algorithm):
     shapes = [c.shape for c in CASES if c.algorithm == algorithm]
     assert max(s.n for s in shapes) > 1 and max(s.groups for s in shapes) > 1
@@ -94,11 +107,12 @@ def test_shapes_of_every_kind(algorithm):
 
 def test_sparse_cases_without_any_nonzero():
     assert min(c.density for c in chosen(SPARSE)) == 0
+    assert min(c.density for c in chosen(SPARSE_DIRECT)) == 0
 
 
 def test_panels_of_every_kind():
     """Rows of tiles that are cut into panels, and panels of several rows, images or parts."""
-    cases = [c for c in CASES if c.algorithm != DIRECT]
+    cases = [c for c in CASES if c.algorithm not in SPATIAL]
     panels = [kernel_layout(c.plan, LANES).panels for c in cases]
     assert any(p.segments > 1 for p in panels)
     assert any(p.rows > p.tiles_y for p in panels)
@@ -116,3 +130,20 @@ def test_direct_layouts_of_every_kind():
     assert max(layout.k_blocks for layout in layouts) > 1
     assert max(layout.panels for layout in layouts) > 1
     assert {layout.shape.r for layout in layouts} >= {1, 3, 5, 7}
+
+
+def test_sparse_direct_layouts_of_every_kind():
+    layouts = [sparse_layout(c.plan, LANES) for c in chosen(SPARSE_DIRECT)]
+    assert {(x.in_place, x.is_merged) for x in layouts} >= {(True, True), (False, True), (False, 0)}
+    assert {x.slices_outside for x in layouts} == {True, False}
+    assert max(x.k_blocks for x in layouts) > 1 and max(x.panels for x in layouts) > 1
+    tiles = [register_tile(x, REGISTERS) for x in layouts]
+    assert {(t.is_buffered, t.lines > 1, t.lines > 0) for t in tiles} >= {
+        (True, True, True),
+        (False, True, True),
+        (False, False, False),
+    }
+    assert {s.stride for s in (x.shape for x in layouts)} >= {(1, 1), (2, 2), (1, 3)}
+    costs = ranked_sparse_direct(conv(28, 28, c=64, k=64), 0.1, CORE)
+    rows = {cost.blocking.rows_at_once for cost in costs}
+    assert {x.rows_at_once for x in layouts} >= rows

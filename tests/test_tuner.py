@@ -204,7 +204,7 @@ def test_kernels_on_this_machine_compute_the_layer(rng):
 
 
 def network(rng):
-    """Two equal Winograd layers, a plain convolution, and one that is left."""
+    """Two equal Winograd layers, a plain convolution, and one of one tap."""
     u = sparse(rng, 0.2, 16, 8, 8)
     filters = [rng.standard_normal(s).astype("float32") for s in ((8, 8, 3, 3), (2, 8, 1, 1))]
 
@@ -219,8 +219,8 @@ def network(rng):
 
 def test_equal_layers_are_tuned_once(rng):
     layers = layers_to_tune(network(rng), HOST, CONFIG, 1)
-    assert [layer.names for layer in layers] == [("first", "second"), ("plain",)]
-    assert [layer.key.weights for layer in layers] == ["F(2,3)", "spatial"]
+    assert [layer.names for layer in layers] == [("first", "second"), ("plain",), ("head",)]
+    assert [layer.key.weights for layer in layers] == ["F(2,3)", "spatial", "spatial"]
     few = layers_to_tune(network(rng), HOST, CompileConfig(min_channels=9), 1)
     assert [layer.names for layer in few] == [("first", "second")]
 
@@ -231,7 +231,7 @@ def test_a_network_is_tuned_and_compiled_with_its_records(rng, tmp_path):
     records = driver.tune(
         mod, path, num_threads=1, budget=1e-9, report=lambda *report: reported.append(report)
     )
-    assert len(records) == len(reported) == len(path.read_text().splitlines()) == 2
+    assert len(records) == len(reported) == len(path.read_text().splitlines()) == 3
     assert all(record.kernels == kernel_version() for record in records)
     book = read_records(path, kernel_version())
     assert [book.find(record.key) for record in records] == records
@@ -239,7 +239,7 @@ def test_a_network_is_tuned_and_compiled_with_its_records(rng, tmp_path):
     for layer, record in zip(tuned.plan, (records[0], *records), strict=False):
         assert tuned_fields(layer) == dict(record.plan)
         assert f"measured {record.seconds * 1e3:.4g} ms, the fastest of 1 plans" in layer.reason
-    assert tuned.plan[3].algorithm == "left"
+    assert tuned.plan[3].algorithm == "dense_direct"
     x = rng.standard_normal((1, 8, 12, 11)).astype("float32")
     assert np.array_equal(plain(x), tuned(x))  # nothing but the first candidates was measured
 

@@ -30,10 +30,22 @@ _OPERATORS = (
         ("legalize", "legalize_packed_conv2d"),
     ),
     (
+        "sparsewino.sparse_conv2d",
+        "Convolution with the nonzeros of spatial weights and a fused epilogue.",
+        ("ops", "infer_packed_conv2d"),
+        ("legalize", "legalize_packed_conv2d"),
+    ),
+    (
         "sparsewino.direct_conv2d",
         "Convolution with packed spatial weights and a fused epilogue.",
         ("ops", "infer_packed_conv2d"),
         ("legalize", "legalize_packed_conv2d"),
+    ),
+    (
+        "sparsewino.linear",
+        "Linear layer with packed weights and a fused epilogue.",
+        ("linear_ops", "infer_linear"),
+        ("linear_ops", "legalize_linear"),
     ),
 )
 

@@ -32,6 +32,7 @@ from .config import LayerPlan
 from .errors import ConfigError, WeightsError
 from .geometry import KernelLayout, kernel_layout
 from .packing_direct import pack_direct, unpack_direct
+from .packing_sparse import pack_sparse_direct, unpack_sparse_direct
 from .packing_structured import STRUCTURED_FORMATS
 
 
@@ -57,7 +58,7 @@ class PackedWeights:
 def pack(weight: np.ndarray, plan: LayerPlan, lanes: int) -> PackedWeights:
     """Pack U, float32 [alpha^2, K, C/groups], for the kernel that ``plan`` describes.
 
-    "dense_direct" takes spatial weights instead, float32 [K, C/groups, r, r].
+    "dense_direct" and "sparse_direct" take spatial weights instead, float32 [K, C/groups, r, s].
 
     Raises:
         ConfigError: a plan that has no kernel.
@@ -65,6 +66,8 @@ def pack(weight: np.ndarray, plan: LayerPlan, lanes: int) -> PackedWeights:
     """
     if plan.algorithm == "dense_direct":
         return PackedWeights(plan, lanes, pack_direct(weight, plan, lanes))
+    if plan.algorithm == "sparse_direct":
+        return PackedWeights(plan, lanes, pack_sparse_direct(weight, plan, lanes))
     packer, _ = _format(plan)
     layout = kernel_layout(plan, lanes)
     shape = plan.conv
@@ -80,6 +83,8 @@ def unpack(packed: PackedWeights) -> np.ndarray:
     """The inverse of :func:`pack`: U [alpha^2, K, C/groups] or spatial weights, float32."""
     if packed.plan.algorithm == "dense_direct":
         return unpack_direct(packed.arrays[0], packed.plan, packed.lanes)
+    if packed.plan.algorithm == "sparse_direct":
+        return unpack_sparse_direct(packed.arrays, packed.plan, packed.lanes)
     _, unpacker = _format(packed.plan)
     layout, shape = kernel_layout(packed.plan, packed.lanes), packed.plan.conv
     weight = np.zeros((layout.v.coordinates, shape.k, shape.c // shape.groups), np.float32)

@@ -12,7 +12,7 @@ from .config import CompileConfig, ConvShape, LayerPlan
 from .cook_toom import cook_toom
 from .cost import Core, Cost, predict
 from .cost_direct import predict_direct
-from .errors import ShapeError
+from .cost_sparse import predict_sparse_direct
 from .geometry import winograd_refusal
 from .records import LayerKey, Records, layer_key
 from .schedules.target import CpuTarget
@@ -138,10 +138,7 @@ def plan_spatial(
     if min(shape.c, shape.k) < config.min_channels:
         channels = min(shape.c, shape.k)
         return plan_left(name, f"{channels} channels, below {config.min_channels}", shape)
-    try:
-        options = spatial_options(shape, weight, target, config)
-    except ShapeError as error:
-        return plan_left(name, str(error), shape)
+    options = spatial_options(shape, weight, target, config)
     origin = f"{weight_density(weight):.0%} dense weights"
     refusal = why_not_winograd(shape, weight, config)
     origin += f", no Winograd: {refusal}" if refusal else ""
@@ -161,7 +158,10 @@ def spatial_options(
 ) -> list[Option]:
     """Every way that ``config`` allows to compute a convolution with a filter, cheapest first."""
     core, density = machine(target), weight_density(weight)
-    options = [Option("dense_direct", 0, density, UNSTRUCTURED, predict_direct(shape, core))]
+    options = [
+        Option(name, 0, density, UNSTRUCTURED, _predict_spatial(name, shape, density, core))
+        for name in ("dense_direct", "sparse_direct")
+    ]
     if not why_not_winograd(shape, weight, config):
         for m in TILES:
             if m <= config.max_tile:
@@ -191,7 +191,15 @@ def on_machine(option: Option, shape: ConvShape, core: Core) -> Option:
     if option.m:
         kind = (option.algorithm, option.m, option.density, core, option.structure)
         return dataclasses.replace(option, cost=predict(shape, *kind))
-    return dataclasses.replace(option, cost=predict_direct(shape, core))
+    cost = _predict_spatial(option.algorithm, shape, option.density, core)
+    return dataclasses.replace(option, cost=cost)
+
+
+def _predict_spatial(algorithm: str, shape: ConvShape, density: float, core: Core) -> Cost:
+    """The cost of an algorithm without transforms."""
+    if algorithm == "sparse_direct":
+        return predict_sparse_direct(shape, density, core)
+    return predict_direct(shape, core)
 
 
 def weights_key(

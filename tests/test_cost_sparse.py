@@ -1,0 +1,50 @@
+"""The cost model of the sparse direct convolution: what must hold whatever the constants are."""
+
+import pytest
+
+from tvm_sparsewino.config import ConvShape
+from tvm_sparsewino.cost import Core
+from tvm_sparsewino.cost_sparse import predict_sparse_direct, ranked_sparse_direct
+from tvm_sparsewino.errors import ShapeError
+
+SHAPES = [
+    ConvShape(1, 64, 56, 56, 256, 1),
+    ConvShape(1, 256, 56, 56, 512, 1, stride=2),
+    ConvShape(1, 128, 28, 28, 128, 3, (1, 1, 1, 1)),
+    ConvShape(2, 32, 7, 7, 64, 3, (1, 1, 1, 1), 4),
+    ConvShape(1, 3, 64, 64, 16, 7, (3, 3, 3, 3), stride=2),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("core", [Core(), Core(16, 32, l2_bytes=2**20), Core(4, threads=2)])
+def test_more_nonzeros_cost_more(shape, core):
+    costs = [predict_sparse_direct(shape, d, core) for d in (0.0, 0.05, 0.2, 1.0)]
+    cycles = [cost.cycles for cost in costs]
+    assert cycles == sorted(cycles) and 0 < cycles[0] < cycles[-1]
+    assert [cost.flops_done for cost in costs][-1] == shape.direct_flops
+    assert all(0 < cost.blocking.rows_at_once <= shape.k // shape.groups for cost in costs)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_never_below_the_floor(shape):
+    """Two loads a cycle, one of which every product needs."""
+    products = shape.direct_flops / 2 / Core().lanes
+    assert predict_sparse_direct(shape, 1.0, Core()).cycles > products / 2
+
+
+def test_blockings_are_told_apart_and_ranked():
+    costs = ranked_sparse_direct(SHAPES[2], 0.1, Core())
+    assert len(costs) == len({cost.blocking for cost in costs}) > 3
+    assert [c.cycles for c in costs] == sorted(c.cycles for c in costs)
+
+
+def test_two_threads_share_a_map_that_one_panel_would_hold():
+    shape = ConvShape(1, 512, 7, 7, 512, 3, (1, 1, 1, 1))
+    one, two = (predict_sparse_direct(shape, 0.1, Core(threads=n)).cycles for n in (1, 2))
+    assert two < 0.7 * one
+
+
+def test_a_shape_that_no_kernel_takes():
+    with pytest.raises(ShapeError, match="smaller than the filter"):
+        predict_sparse_direct(ConvShape(1, 4, 2, 2, 4, 3), 0.1, Core())

@@ -1,0 +1,290 @@
+"""Memory of the sparse direct convolution: how output pixels become vector lanes. Pure integers.
+
+Every tap of a filter is a place in memory, counted from where the output pixel lies: the kernel
+knows no channels, rows or columns, only offsets. For that the rows that a *panel* (a run of whole
+output rows of one image) reads are copied into scratch, one plane per channel and per *phase*, a
+phase being what lies at one remainder by the stride. Rows of a plane share the zeros between them:
+those at a row's end are those before the next. A 1x1 filter of stride 1 needs no copy where the
+map itself is such a plane: its offsets are places in the map.
+
+Outputs are computed along *lines*: runs of pixels that lie together in the output and whose inputs
+lie together in a plane. A line is an output row, or all pixels of a panel where rows follow each
+other without a gap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .config import ConvShape, LayerPlan
+from .geometry import CACHE_LINE, ceil_div, check_shape
+
+SMALL_INPUT = 6 * 1024  # floats that stay in an L1 cache of 32 KiB
+SPARE_REGISTERS = 4  # beside the sums: the rows' values, and what the compiler needs
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension of a strided, dilated and padded filter.
+
+    Attributes:
+        size: of the map.
+        taps, stride, dilation: of the filter.
+        before: zeros before the map.
+        out: outputs.
+    """
+
+    size: int
+    taps: int
+    stride: int
+    dilation: int
+    before: int
+    out: int
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Remainders by the stride that some tap reads."""
+        return tuple(sorted({i * self.dilation % self.stride for i in range(self.taps)}))
+
+    def phase_of(self, tap: int) -> int:
+        """Which of :attr:`phases` a tap reads."""
+        return self.phases.index(tap * self.dilation % self.stride)
+
+    def step_of(self, tap: int) -> int:
+        """How far in its phase a tap lies from the output that it belongs to."""
+        return tap * self.dilation // self.stride
+
+    def span(self, phase: int) -> int:
+        """Places of a phase that the outputs read."""
+        taps = range(self.taps)
+        return self.out + max(self.step_of(t) for t in taps if self.phase_of(t) == phase)
+
+    def filled(self, phase: int) -> tuple[int, int]:
+        """First place of a phase that the map fills, and the one after the last that is read."""
+        first = self.before - self.phases[phase]
+        start = max(ceil_div(first, self.stride), 0)
+        stop = ceil_div(first + self.size, self.stride)
+        start = min(start, self.span(phase))
+        return start, max(min(stop, self.span(phase)), start)
+
+    def source(self, phase: int, place: int) -> int:
+        """The place of the map that lies at a place of a phase."""
+        return place * self.stride + self.phases[phase] - self.before
+
+
+@dataclass(frozen=True)
+class SparseLayout:
+    """Everything about memory that packing and kernel must agree on.
+
+    Attributes:
+        shape: the convolution.
+        lanes: float32 lanes of a vector.
+        rows: output rows of a panel; where inputs are read in place, pixels of a panel.
+        rows_at_once: output channels computed together.
+        k_block: output channels of one task; never across a group's border.
+        in_place: whether inputs are read from the map itself.
+    """
+
+    shape: ConvShape
+    lanes: int
+    rows: int
+    rows_at_once: int
+    k_block: int
+    in_place: bool
+
+    # ---- tasks ----
+
+    @property
+    def channels(self) -> int:
+        """Input channels of a group."""
+        return self.shape.c // self.shape.groups
+
+    @property
+    def per_group(self) -> int:
+        """Output channels of a group."""
+        return self.shape.k // self.shape.groups
+
+    @property
+    def panels(self) -> int:
+        """Panels of one image; the last is moved back to end where the image ends."""
+        return ceil_div(self.total_rows, self.rows)
+
+    @property
+    def total_rows(self) -> int:
+        """What panels cut: output rows, or pixels where inputs are read in place."""
+        return self.shape.oh * self.shape.ow if self.in_place else self.shape.oh
+
+    @property
+    def k_blocks(self) -> int:
+        """Blocks of output channels in a group."""
+        return ceil_div(self.per_group, self.k_block)
+
+    @property
+    def slices(self) -> int:
+        """Slices of ``rows_at_once`` output channels in a block."""
+        return ceil_div(self.k_block, self.rows_at_once)
+
+    @property
+    def tasks(self) -> int:
+        """Independent pieces of work: images x groups x blocks of output channels x panels."""
+        return self.shape.n * self.shape.groups * self.k_blocks * self.panels
+
+    @property
+    def all_rows_exist(self) -> bool:
+        """Whether every row of every slice is an output channel."""
+        return not self.per_group % self.k_block and not self.k_block % self.rows_at_once
+
+    # ---- lines ----
+
+    @property
+    def line(self) -> int:
+        """Pixels of a line."""
+        if self.in_place:
+            return self.rows
+        return self.rows * self.shape.ow if self.is_merged else self.shape.ow
+
+    @property
+    def lines(self) -> int:
+        """Lines of a panel."""
+        return 1 if self.in_place or self.is_merged else self.rows
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the rows of a panel follow each other without a gap."""
+        return self.row_stride == self.shape.ow
+
+    # ---- scratch ----
+
+    @property
+    def vertical(self) -> Axis:
+        """The filter's vertical dimension; outputs are those of a panel."""
+        s = self.shape
+        return Axis(s.h, s.r, s.stride[0], s.dilation[0], s.padding[0], self.rows)
+
+    @property
+    def horizontal(self) -> Axis:
+        """The filter's horizontal dimension."""
+        s = self.shape
+        return Axis(s.w, s.s, s.stride[1], s.dilation[1], s.padding[1], s.ow)
+
+    @property
+    def phase_rows(self) -> int:
+        """Rows of a plane."""
+        axis = self.vertical
+        return max(axis.span(phase) for phase in range(len(axis.phases)))
+
+    @property
+    def row_stride(self) -> int:
+        """Floats from one row of a plane to the next: what a row fills, and the zeros it needs."""
+        axis, needed = self.horizontal, self.shape.ow
+        for phase in range(len(axis.phases)):
+            start, stop = axis.filled(phase)
+            needed = max(needed, stop, axis.span(phase) - start)
+        return needed
+
+    @property
+    def plane_stride(self) -> int:
+        """Floats from one phase's plane to the next: its rows, and zeros behind the last."""
+        axis = self.horizontal
+        spans = [axis.span(phase) for phase in range(len(axis.phases))]
+        return self.phase_rows * self.row_stride + max(*spans, self.row_stride) - self.row_stride
+
+    @property
+    def channel_stride(self) -> int:
+        """Floats from one channel to the next: an odd number of cache lines, against aliasing."""
+        if self.in_place:
+            return self.shape.h * self.shape.w
+        planes = len(self.vertical.phases) * len(self.horizontal.phases)
+        return (ceil_div(planes * self.plane_stride, CACHE_LINE) | 1) * CACHE_LINE
+
+    @property
+    def scratch_size(self) -> int:
+        """Floats of the copied rows of a group; vectors may reach a little beyond."""
+        return 0 if self.in_place else self.channels * self.channel_stride + 2 * self.lanes
+
+    @property
+    def slices_outside(self) -> bool:
+        """Whether what a panel reads stays in L1 while output channels pass."""
+        read = self.channels * self.rows if self.in_place else self.scratch_size
+        return read <= SMALL_INPUT
+
+    def tap_offset(self, i: int, j: int) -> int:
+        """Where tap (i, j) of a panel's first pixel lies, from its channel."""
+        y, x = self.vertical, self.horizontal
+        plane = y.phase_of(i) * len(x.phases) + x.phase_of(j)
+        return plane * self.plane_stride + y.step_of(i) * self.row_stride + x.step_of(j)
+
+
+def reads_in_place(shape: ConvShape, lanes: int) -> bool:
+    """Whether a map is a plane as the kernel wants it: no filter, no step, no border."""
+    alone = shape.taps == 1 and shape.stride == (1, 1) and not any(shape.padding)
+    return alone and shape.h * shape.w >= lanes
+
+
+@lru_cache(maxsize=1024)
+def sparse_layout(plan: LayerPlan, lanes: int) -> SparseLayout:
+    """The memory of the sparse direct kernel for ``plan`` on vectors of ``lanes`` float32.
+
+    The plan's ``panel_vectors`` and ``k_block`` are upper limits; 0 is no limit.
+
+    Raises:
+        ShapeError: see :func:`tvm_sparsewino.geometry.check_shape`.
+    """
+    shape = plan.conv
+    check_shape(shape)
+    per_group = shape.k // shape.groups
+    in_place = reads_in_place(shape, lanes)
+    if in_place:
+        pixels = shape.h * shape.w
+        limit = min(plan.panel_vectors * lanes or pixels, pixels)
+        panels = ceil_div(pixels, limit)
+        rows = min(ceil_div(ceil_div(pixels, panels), lanes) * lanes, pixels)
+    else:
+        limit = plan.panel_vectors * lanes // shape.ow if plan.panel_vectors else shape.oh
+        rows = ceil_div(shape.oh, ceil_div(shape.oh, min(max(limit, 1), shape.oh)))
+    return SparseLayout(
+        shape,
+        lanes,
+        rows,
+        min(plan.rows_at_once, per_group),
+        min(plan.k_block or per_group, per_group),
+        in_place,
+    )
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What is in registers at a time, for each of ``rows_at_once`` output channels.
+
+    Attributes:
+        vectors: vectors of pixels.
+        lines: whole lines of a tile; 0 for a part of one line.
+        count: tiles of a panel. The last of a line or of a panel is moved back to end with it, so
+            some pixels may be computed twice.
+        is_buffered: whether lines are shorter than a vector. Vectors then run through their gaps.
+    """
+
+    vectors: int
+    lines: int
+    count: int
+    is_buffered: bool = False
+
+
+def register_tile(layout: SparseLayout, registers: int) -> Tile:
+    """The tile whose sums stay in registers beside what feeds them."""
+    most = max((registers - SPARE_REGISTERS) // layout.rows_at_once, 1)
+    lanes, line, lines = layout.lanes, layout.line, layout.lines
+    if line < lanes:
+        fitting = ((most * lanes) - line) // layout.row_stride + 1
+        count = ceil_div(lines, min(fitting, lines))
+        each = ceil_div(lines, count)
+        span = (each - 1) * layout.row_stride + line
+        return Tile(ceil_div(span, lanes), each, count, True)
+    whole = ceil_div(line, lanes)
+    if whole > most:
+        vectors = ceil_div(whole, ceil_div(whole, most))
+        return Tile(vectors, 0, lines * ceil_div(line, vectors * lanes))
+    count = ceil_div(lines, min(most // whole, lines))
+    each = ceil_div(lines, count)
+    return Tile(each * whole, each, count)
