@@ -16,13 +16,16 @@ from .convert import convert
 from .layers import WinogradConv2d
 
 if TYPE_CHECKING:
+    from .one_shot import prune_one_shot
     from .pruning import NativePruner
 
-__all__ = ["NativePruner", "PruneConfig", "WinogradConv2d", "convert"]
+# Loaded on first use: layers and conversion need none of the pruning code.
+_LAZY = {"NativePruner": ".pruning", "prune_one_shot": ".one_shot"}
+
+__all__ = ["NativePruner", "PruneConfig", "WinogradConv2d", "convert", "prune_one_shot"]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use: layers and conversion need none of the pruning code.
-    if name != "NativePruner":
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(".pruning", __name__).NativePruner
+    return getattr(importlib.import_module(_LAZY[name], __name__), name)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..cost_quantities import CORES
 from ..errors import ConfigError
 from .functional import DTYPES
 from .layers import WinogradConv2d
+from .modes import evaluation
 from .padding import MODES
 
 TILES = (2, 4, 6)
@@ -201,7 +201,7 @@ def _output_sizes(model: nn.Module, example: Any) -> dict[nn.Module, list[tuple[
         sizes[conv].append((images, *output.shape[-2:]))
 
     hooks = [conv.register_forward_hook(note) for _, conv in _convolutions(model)]
-    with _evaluation(model), torch.no_grad():
+    with evaluation(model), torch.no_grad():
         try:
             if isinstance(example, Mapping):
                 model(**example)
@@ -211,18 +211,6 @@ def _output_sizes(model: nn.Module, example: Any) -> dict[nn.Module, list[tuple[
             for hook in hooks:
                 hook.remove()
     return dict(sizes)
-
-
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module's own flag again."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
 
 
 def _best_tile(

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..structure import shared_rows
-from .least_squares import keep_largest
+from .sparse_solution import keep_largest
 
 
 def choose_masks(
