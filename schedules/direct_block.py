@@ -64,61 +64,54 @@ class Work:
 def emit_register_block(work: Work, vector: Any, width: int, index: Any) -> None:
     """Emit the products of slice ``index`` with ``width`` vectors of pixels from ``vector`` on.
 
-    The sums start at zero or where the last block of input channels left them; after the last
-    block they go through the epilogue into the output.
+    Where one block of input channels is all, the sums go through the epilogue into the output.
+    Else they are added to those of the blocks before, which wait in memory;
+    :func:`emit_outputs` writes them in the end. To do so here, under a condition, makes LLVM spill
+    in the loop over channels.
     """
     layout = work.layout
     rows, lanes = layout.rows_at_once, layout.lanes
-    pixels = [_Pixels(work, vector + i) for i in range(width)]
+    pixels = [_Pixels(work, vector, i) for i in range(width)]
     every = [(row, i) for row in range(rows) for i in range(width)]
-
-    def at(row: int, i: int) -> Any:
-        return tvm_ir.ramp((row * width + i) * lanes, 1, lanes)
-
-    def waiting(row: int, i: int) -> Any:
-        k = index * rows + row
-        return tvm_ir.ramp(k * layout.sums_stride + (vector + i) * lanes, 1, lanes)
-
+    at = {p: tvm_ir.ramp(n * lanes, 1, lanes) for n, p in enumerate(every)}
     with tvm_ir.local_buffer((rows * width * lanes,)) as sums:
-
-        def start() -> None:
-            for row, i in every:
-                T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [at(row, i)])
-
-        def resume() -> None:
-            for row, i in every:
-                T.buffer_store(sums, work.partial[waiting(row, i)], [at(row, i)])
-
-        def suspend() -> None:
-            for row, i in every:
-                T.buffer_store(work.partial, sums[at(row, i)], [waiting(row, i)])
-
-        def finish() -> None:
-            for i, p in enumerate(pixels):
-                p.write([sums[at(row, i)] for row in range(rows)], index * rows)
-
         if layout.channel_blocks == 1:
-            start()
+            for p in every:
+                T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [at[p]])
             _emit_products(work, index, pixels, sums, at)
-            finish()
-        else:
-            _either(work.part == 0, start, resume)
-            _emit_products(work, index, pixels, sums, at)
-            _either(work.part == layout.channel_blocks - 1, finish, suspend)
+            for i, pixel in enumerate(pixels):
+                pixel.write([sums[at[row, i]] for row in range(rows)], index * rows)
+            return
+        start = tvm_ir.bind(layout.sums_offset(vector, width, index))
+        waiting = {p: tvm_ir.ramp(start + n * lanes, 1, lanes) for n, p in enumerate(every)}
+        for p in every:
+            T.buffer_store(sums, work.partial[waiting[p]], [at[p]])
+        _emit_products(work, index, pixels, sums, at)
+        for p in every:
+            T.buffer_store(work.partial, sums[at[p]], [waiting[p]])
 
 
-def _either(condition: Any, then: Any, otherwise: Any) -> None:
-    with T.If(condition):
-        with T.Then():
-            then()
-        with T.Else():
-            otherwise()
+def emit_outputs(work: Work, runs: list[tuple[int, int, int]]) -> None:
+    """Emit the way of the waiting sums through the epilogue, one output channel after the other."""
+    layout = work.layout
+    rows, lanes = layout.rows_at_once, layout.lanes
+    with T.serial(0, work.k_count) as k:
+        channel = tvm_ir.bind(work.k_first + k)
+        for first, tiles, width in runs:
+            with T.serial(0, tiles) as tile:
+                vector = tvm_ir.bind(first + tile * width)
+                start = layout.sums_offset(vector, width, k // rows) + k % rows * (width * lanes)
+                start = tvm_ir.bind(start)
+                for i in range(width):
+                    value = work.partial[tvm_ir.ramp(start + i * lanes, 1, lanes)]
+                    _Pixels(work, vector, i).write_row(value, channel)
 
 
 def _emit_products(work: Work, index: Any, pixels: list[_Pixels], sums: Any, at: Any) -> None:
     """Every channel and tap."""
-    layout, r = work.layout, work.layout.shape.r
+    layout, shape = work.layout, work.layout.shape
     rows, lanes = layout.rows_at_once, layout.lanes
+    stride = layout.channel_stride(len(pixels))
     start = tvm_ir.bind(layout.weights_offset(work.block, work.channel, work.count, index))
 
     def step(inputs: list[Any], weights: Any) -> None:
@@ -126,40 +119,42 @@ def _emit_products(work: Work, index: Any, pixels: list[_Pixels], sums: Any, at:
         for row in range(rows):
             value = tvm_ir.bind(tvm_ir.broadcast(work.values[weights + row], lanes))
             for i, x in enumerate(xs):
-                T.buffer_store(sums, sums[at(row, i)] + value * x, [at(row, i)])
+                T.buffer_store(sums, sums[at[row, i]] + value * x, [at[row, i]])
 
     with T.serial(0, work.count) as c:
-        inputs = [tvm_ir.bind(p.base + c * layout.channel_stride) for p in pixels]
-        weights = tvm_ir.bind(start + c * (layout.taps * rows))
-        if layout.taps * rows <= UNROLLED:
-            for tap in range(layout.taps):
-                offset = layout.tap_offset(*divmod(tap, r))
+        inputs = [tvm_ir.bind(p.base + c * stride) for p in pixels]
+        weights = tvm_ir.bind(start + c * (shape.taps * rows))
+        if shape.taps * rows <= UNROLLED:
+            for tap in range(shape.taps):
+                offset = layout.tap_offset(*divmod(tap, shape.s))
                 step([x + offset for x in inputs], weights + tap * rows)
             return
-        with T.serial(0, r) as i:
-            for j in range(r):
+        with T.serial(0, shape.r) as i:
+            for j in range(shape.s):
                 offset = layout.tap_offset(i, j)
-                step([x + offset for x in inputs], weights + (i * r + j) * rows)
+                step([x + offset for x in inputs], weights + (i * shape.s + j) * rows)
 
 
 class _Pixels:
-    """One vector of output pixels: where it reads and where it writes."""
+    """One vector of output pixels, number ``i`` of a tile: where it reads and where it writes."""
 
-    def __init__(self, work: Work, vector: Any) -> None:
-        layout = work.layout
+    def __init__(self, work: Work, tile: Any, i: int) -> None:
+        layout, vector = work.layout, tile + i
         self.work, self.lanes = work, layout.lanes
-        rows = tir.min(layout.rows, layout.oh - work.row)
+        rows = tir.min(layout.rows, layout.shape.oh - work.row)
         if layout.is_flat:
             # Rows of the panel are contiguous in the output: x runs on past the end of the first.
-            self.base = tvm_ir.bind(vector * layout.lanes)
-            self.y, self.x = work.row, self.base
-            self.left = tvm_ir.bind(rows * layout.ow - self.x)
+            self.y, self.x = work.row, tvm_ir.bind(vector * layout.lanes)
+            self.left = tvm_ir.bind(rows * layout.shape.ow - self.x)
+            tiled = layout.kind == "tiled"
+            start = tile * layout.vector_stride + i * layout.lanes
+            self.base = tvm_ir.bind(start) if tiled else self.x
         else:
             y = tvm_ir.bind(vector // layout.row_vectors)
             self.x = tvm_ir.bind((vector - y * layout.row_vectors) * layout.lanes)
             self.base = tvm_ir.bind(y * layout.row_stride + self.x)
             self.y = tvm_ir.bind(work.row + y)
-            self.left = tvm_ir.bind(tir.if_then_else(y < rows, layout.ow, 0) - self.x)
+            self.left = tvm_ir.bind(tir.if_then_else(y < rows, layout.shape.ow, 0) - self.x)
 
     def write(self, values: list[Any], index: Any) -> None:
         """Store the pixels of channels ``index`` and on, as far as they are in the output."""
@@ -168,11 +163,12 @@ class _Pixels:
         for row, value in enumerate(values):
             if checked:
                 with T.If(index + row < self.work.k_count), T.Then():
-                    self._write_row(value, tvm_ir.bind(self.work.k_first + index + row))
+                    self.write_row(value, tvm_ir.bind(self.work.k_first + index + row))
             else:
-                self._write_row(value, tvm_ir.bind(self.work.k_first + index + row))
+                self.write_row(value, tvm_ir.bind(self.work.k_first + index + row))
 
-    def _write_row(self, value: Any, k: Any) -> None:
+    def write_row(self, value: Any, k: Any) -> None:
+        """Store the pixels of output channel ``k``, as far as they are in the output."""
         work, lanes = self.work, self.lanes
         value = tvm_ir.bind(work.epilogue.add_bias(value, k, lanes))
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from kernel_cases import (
     DIRECT,
-    HOST,
     PLAIN,
     SAME,
     Case,
@@ -19,14 +18,10 @@ from kernel_cases import (
     run,
 )
 
-from tvm_sparsewino import _compat, reference
 from tvm_sparsewino.config import Epilogue
 from tvm_sparsewino.errors import ShapeError
-from tvm_sparsewino.geometry_direct import direct_layout, output_size
-from tvm_sparsewino.packing import pack
+from tvm_sparsewino.geometry_direct import direct_layout
 from tvm_sparsewino.schedules.build import build_conv, kernel_name
-from tvm_sparsewino.schedules.direct_conv import emit_direct_conv
-from tvm_sparsewino.schedules.epilogue import EpilogueOperands
 
 NONE = (0, 0, 0, 0)
 direct = functools.partial(
@@ -58,8 +53,6 @@ PADDING = [
     direct(conv(3, 30, padding=(2, 2, 0, 2)), lanes=8),
 ]
 FILTERS = [
-    direct(conv(5, 6, r=1, padding=NONE), lanes=8),
-    direct(conv(5, 8, r=1, padding=NONE, c=9), channel_block=4),
     direct(conv(5, 6, r=2, padding=(1, 0, 0, 1))),
     direct(conv(9, 8, r=5, padding=(2, 2, 2, 2)), lanes=8),
     direct(conv(1, 2, r=5, padding=(4, 3, 4, 4))),
@@ -75,7 +68,35 @@ CHANNELS = [
     direct(conv(9, 17, c=6, k=6, groups=6), lanes=8, panel_vectors=0),
     direct(conv(5, 9, c=6, k=12, groups=6), panel_vectors=3),
 ]
-CASES = [*MAPS, *LARGE, *PADDING, *FILTERS, *CHANNELS]
+# Stride and dilation of both kinds of rows; filters of one row, one column, neither square.
+STEPS = [
+    direct(conv(9, 21, dilation=2, padding=(1, 2, 2, 1)), lanes=8),
+    direct(conv(9, 23, stride=3, n=2), panel_vectors=2),
+    direct(conv(9, 64, stride=5, padding=(1, 2, 2, 1)), lanes=8),
+    direct(conv(10, 40, stride=4, r=4), lanes=8),
+    direct(conv(9, 22, stride=2, dilation=3, padding=(3, 2, 2, 3))),
+    direct(conv(11, 20, stride=(3, 1), dilation=(2, 1), padding=(0, 1, 2, 1))),
+    direct(conv(11, 19, stride=(1, 2), dilation=(1, 3)), lanes=8),
+    direct(conv(8, 18, r=1, columns=5, padding=(0, 2, 0, 2)), lanes=8),
+    direct(conv(8, 15, r=4, columns=1, padding=(2, 0, 1, 0), stride=2)),
+    direct(conv(9, 14, r=2, columns=5, padding=(1, 2, 0, 2), stride=2, c=6, groups=2)),
+    direct(conv(23, 21, r=7, stride=2, padding=(3, 3, 3, 3)), lanes=8, panel_vectors=6),
+    # Padding beyond the filter: rows and columns of nothing but zeros.
+    direct(conv(3, 4, padding=(5, 12, 3, 4), stride=2), lanes=8),
+]
+# One tap: pixels in tiles, straight from the map or after a copy of its rows.
+ONE_TAP = [
+    direct(conv(1, 1, r=1, padding=NONE)),
+    direct(conv(7, 7, r=1, padding=NONE, c=9, k=9, n=2), lanes=8, panel_vectors=0, channel_block=4),
+    direct(conv(14, 14, r=1, padding=NONE, c=3), lanes=8, panel_vectors=25, channel_block=0),
+    direct(conv(14, 14, r=1, padding=NONE, c=5, k=6), lanes=8, panel_vectors=9, k_block=4),
+    direct(conv(12, 16, r=1, padding=NONE, n=2), lanes=8, panel_vectors=8, channel_block=1),
+    direct(conv(15, 13, r=1, padding=NONE, stride=2, c=5), lanes=8, panel_vectors=3),
+    direct(conv(9, 11, r=1, padding=(1, 2, 0, 3), c=6, k=6, groups=2)),
+    direct(conv(9, 11, r=1, padding=(1, 2, 0, 3), stride=(2, 3), dilation=2), lanes=8),
+    direct(conv(28, 28, r=1, padding=NONE, c=64), lanes=8, panel_vectors=30, channel_block=48),
+]
+CASES = [*MAPS, *LARGE, *PADDING, *FILTERS, *CHANNELS, *STEPS, *ONE_TAP]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -85,13 +106,14 @@ def test_kernel_is_the_oracle(case):
 
 def test_the_cases_are_of_every_kind():
     layouts = [direct_layout(c.plan, c.lanes) for c in CASES]
-    assert {layout.is_flat for layout in layouts if layout.taps > 1} == {True, False}
-    assert {(x.slices_outside, x.channel_blocks > 1, x.is_flat) for x in layouts} >= {
-        (False, True, True),
-        (False, False, True),
-        (False, True, False),
-        (True, True, True),
+    found = {(x.slices_outside, x.channel_blocks > 1, x.kind) for x in layouts}
+    assert found >= {
+        *((False, True, kind) for kind in ("plain", "shifted", "tiled")),
+        *((True, True, kind) for kind in ("plain", "shifted", "tiled")),
+        (False, False, "shifted"),
+        (True, False, "tiled"),
     }
+    assert {x.from_map for x in layouts if x.kind == "tiled"} == {True, False}
 
 
 EPILOGUES = [
@@ -111,31 +133,6 @@ def test_epilogues(epilogue, width):
     plain, _ = expected(dataclasses.replace(case, epilogue=PLAIN), *operands(case))
     assert plain.min() < -6 and plain.max() > 12
     check(case)
-
-
-@pytest.mark.parametrize(
-    ("width", "stride", "dilation"),
-    [(16, 1, 2), (21, 1, 2), (31, 2, 1), (21, 2, 2), (23, 3, 1), (22, 2, 3), (22, 3, 2)],
-)
-def test_stride_and_dilation(width, stride, dilation):
-    """The kernel takes them, with plans of stride 1 and dilation 1."""
-    case = direct(conv(9, width, c=3, k=5, padding=(1, 2, 2, 1)))
-    x, weight, *_ = operands(case)
-    layout = direct_layout(case.plan, case.lanes, stride, dilation)
-    shape = (1, 5, *output_size(case.shape, stride, dilation))
-    with _compat.prim_func("conv") as builder:
-        data = _compat.arg("data", x.shape, "float32")
-        values = _compat.arg("values", (layout.weights_size,), "float32")
-        output = _compat.arg("output", shape, "float32")
-        emit_direct_conv(data, values, output, layout, EpilogueOperands(PLAIN), 16)
-    kernel = _compat.build_module(builder.get(), HOST.tvm_target())["conv"]
-    packed = pack(weight, case.plan, case.lanes).arrays
-    tensors = [_compat.runtime_tensor(a) for a in (x, *packed, np.full(shape, np.nan, np.float32))]
-    kernel(*tensors)
-    sizes = {"padding": case.shape.padding, "stride": (stride,) * 2, "dilation": (dilation,) * 2}
-    y = reference.conv2d(x, weight, **sizes)
-    bound = 31 * 2.0**-24 * reference.conv2d(abs(x), abs(weight), **sizes)
-    assert (abs(tensors[-1].numpy() - y) <= bound).all()
 
 
 # Several panels, blocks of both kinds of channels, a batch, a last panel that is not full.

@@ -13,14 +13,14 @@ from functools import lru_cache
 from .config import ConvShape, LayerPlan
 from .cost import Blocking, Core, Cost
 from .geometry import CACHE_LINE, ceil_div, check_shape, register_tiles
-from .geometry_direct import DirectLayout, direct_layout, filter_step
+from .geometry_direct import DirectLayout, direct_layout
 
 FLOAT_BYTES = 4
 FMA_LATENCY = 4.0
 LOADS_PER_CYCLE = 2.0
 L1_SHARE = 0.7  # of L1 that holds a tile's inputs; the rest is passed by weights and sums
 # Cycles per line that a step reads from L2; plain rows are long enough to be prefetched.
-MISSED_LINE = {"shifted": 1.4, "plain": 0.5}
+MISSED_LINE = {"shifted": 1.4, "plain": 0.5, "tiled": 0.5}
 BLOCK_OVERHEAD = 40.0  # cycles around the inner loop of a register block
 SUM_CYCLES = 2.0  # per vector of sums stored and loaded again, in L2
 FAR_SUM_CYCLES = 5.0  # the same beyond L2
@@ -43,7 +43,6 @@ def predict_direct(shape: ConvShape, core: Core) -> Cost:
         ShapeError: a shape that no kernel can take.
     """
     check_shape(shape)
-    filter_step(shape)
     costs = (_cost(shape, core, blocking) for blocking in _candidates(shape, core))
     return min(costs, key=lambda cost: cost.cycles)
 
@@ -66,7 +65,7 @@ def _cost(shape: ConvShape, core: Core, blocking: Blocking) -> Cost:
     blocks = layout.slices * sum(tiles for _, tiles, _ in runs)
     sums = layout.slices * rows * layout.vectors
     gemm = (
-        steps * layout.slices * layout.channels * layout.taps
+        steps * layout.slices * layout.channels * layout.shape.taps
         + blocks * parts * BLOCK_OVERHEAD
         + sums * (parts - 1) * _sum_cycles(layout, core)
     )
@@ -91,27 +90,29 @@ def _step(layout: DirectLayout, width: int, core: Core) -> float:
         inputs = 0  # every input is read once, in order, or stays in L1
     missing = max(0.0, 1 - L1_SHARE * core.l1_bytes / max(inputs, 1))
     lines = width * layout.lanes / CACHE_LINE + 0.5
-    price = MISSED_LINE["shifted" if layout.is_flat else "plain"]
+    price = MISSED_LINE[layout.kind]
     return max(cycles + missing * lines * price, FMA_LATENCY)
 
 
 def _tile_lines(layout: DirectLayout, width: int) -> float:
     """Cache lines of one input channel that a tile reads."""
-    run, r = width * layout.lanes, layout.shape.r
-    if not layout.is_flat:
+    run, r, ow = width * layout.lanes, layout.shape.r, layout.shape.ow
+    if layout.kind == "tiled":
+        return run / CACHE_LINE
+    if layout.kind == "plain":
         return r * (run / CACHE_LINE + 1)
-    span = run + (r - 1) * layout.ow if layout.ow < run else r * run
-    return layout.copies * (span / CACHE_LINE + (1 if layout.ow < run else r))
+    span = run + (r - 1) * ow if ow < run else r * run
+    return layout.copies * (span / CACHE_LINE + (1 if ow < run else r))
 
 
 def _output_cycles(layout: DirectLayout, core: Core) -> float:
-    written = layout.shape.k * layout.oh * layout.ow * FLOAT_BYTES
+    written = layout.shape.k * layout.shape.oh * layout.shape.ow * FLOAT_BYTES
     near = layout.slices_outside or written <= core.l2_bytes
     return OUTPUT_CYCLES if near else FAR_OUTPUT_CYCLES
 
 
 def _sum_cycles(layout: DirectLayout, core: Core) -> float:
-    sums = layout.slices * layout.rows_at_once * layout.sums_stride
-    weights = layout.k_block * layout.channel_block * layout.taps
+    sums = layout.sums_size
+    weights = layout.k_block * layout.channel_block * layout.shape.taps
     used = (sums + weights + layout.scratch_size) * FLOAT_BYTES
     return SUM_CYCLES if used <= core.l2_bytes else FAR_SUM_CYCLES

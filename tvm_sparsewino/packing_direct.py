@@ -1,7 +1,7 @@
 """Spatial weights as the dense direct kernel reads them.
 
 One operand, ``values`` float32: [groups * blocks of output channels][blocks of input channels]
-[slices of R = rows_at_once output channels][input channels of the block][r][r][R]: the order in
+[slices of R = rows_at_once output channels][input channels of the block][r][s][R]: the order in
 which the kernel reads them. Output channels that complete a slice are zeros.
 """
 
@@ -17,7 +17,7 @@ from .geometry_direct import DirectLayout, direct_layout
 
 
 def pack_direct(weight: np.ndarray, plan: LayerPlan, lanes: int) -> tuple[np.ndarray]:
-    """Pack float32 [K, C/groups, r, r] for the kernel that ``plan`` describes.
+    """Pack float32 [K, C/groups, r, s] for the kernel that ``plan`` describes.
 
     Raises:
         WeightsError: another shape or dtype, NaN or infinity.
@@ -36,18 +36,18 @@ def pack_direct(weight: np.ndarray, plan: LayerPlan, lanes: int) -> tuple[np.nda
 
 
 def unpack_direct(values: np.ndarray, plan: LayerPlan, lanes: int) -> np.ndarray:
-    """The inverse of :func:`pack_direct`: float32 [K, C/groups, r, r]."""
+    """The inverse of :func:`pack_direct`: float32 [K, C/groups, r, s]."""
     layout, shape = direct_layout(plan, lanes), plan.conv
-    weight = np.zeros((shape.k, layout.channels, shape.r, shape.r), np.float32)
+    weight = np.zeros((shape.k, layout.channels, shape.r, shape.s), np.float32)
     for members, channels, part in _parts(values, layout):
         weight[members.start : members.stop, channels] = part[: len(members)]
     return weight
 
 
 def _parts(values: np.ndarray, layout: DirectLayout) -> Iterator[tuple[range, slice, np.ndarray]]:
-    """Output channels, input channels and a view [R, channels, r, r] of every piece."""
-    r, width = layout.shape.r, layout.rows_at_once
-    for block in range(layout.shape.groups * layout.k_blocks):
+    """Output channels, input channels and a view [R, channels, r, s] of every piece."""
+    shape, width = layout.shape, layout.rows_at_once
+    for block in range(shape.groups * layout.k_blocks):
         group, number = divmod(block, layout.k_blocks)
         first = group * layout.per_group + number * layout.k_block
         end = min(first + layout.k_block, (group + 1) * layout.per_group)
@@ -55,8 +55,8 @@ def _parts(values: np.ndarray, layout: DirectLayout) -> Iterator[tuple[range, sl
             count = min(layout.channel_block, layout.channels - channel)
             for index in range(layout.slices):
                 start = layout.weights_offset(block, channel, count, index)
-                part = values[start : start + count * r * r * width]
-                part = part.reshape(count, r, r, width).transpose(3, 0, 1, 2)
+                part = values[start : start + count * shape.taps * width]
+                part = part.reshape(count, shape.r, shape.s, width).transpose(3, 0, 1, 2)
                 members = range(
                     min(first + index * width, end), min(first + (index + 1) * width, end)
                 )
