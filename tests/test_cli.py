@@ -280,3 +280,33 @@ def test_a_run_is_never_overwritten(recipe, tmp_path, capsys):
     assert "is not empty: add --resume" in failed(capsys, "train", "ffdnet", "--out", tmp_path)
     assert run(capsys, "train", "ffdnet", "--out", tmp_path, "--resume")[0] == 0
     assert recipe == [({}, tmp_path.name, True)]
+
+
+def test_a_classifier_is_trained_from_a_file_and_settings(tmp_path, capsys):
+    config = tmp_path / "c.json"
+    config.write_text('{"network_options": {"widths": [3, 4], "hidden": 8}, "cost": false}')
+    rest = ("--set", "dense.epochs=0.2", "--set", "prune.method=dense", "--set", "seed=3")
+    out = tmp_path / "out"
+    code, text, _ = run(capsys, "train", "--config", config, "--out", out, *rest)
+    lines = text.splitlines()
+    assert (code, lines[0], lines[-1]) == (0, "seed 3", str(out / "record.json"))
+    assert lines[1].startswith("lenet5 digits dense seed 3: accuracy ")
+    matrix = tmp_path / "m.json"
+    matrix.write_text(f'{{"base": {config.read_text()}, "runs": [{{"prune.method": "dense"}}]}}')
+    args = ("train", "--matrix", matrix, "--out", tmp_path / "all", *rest)
+    code, text, _ = run(capsys, *args)
+    assert (code, text.splitlines()[-1]) == (0, str(tmp_path / "all" / "records.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("ffdnet", "--set", "seed=1"), "ffdnet has no --set"),
+        (("classifier", "--steps", "3"), "classifier has no --steps"),
+        (("--config", "a.json", "--matrix", "b.json"), "give one of them"),
+        (("--records", "a.jsonl"), "--records is of a --matrix"),
+        (("--data", "nowhere", "--set", "data=mnist"), "nowhere has no train-images"),
+    ],
+)
+def test_training_options_that_do_not_fit(arguments, match, tmp_path, capsys):
+    assert match in failed(capsys, "train", *arguments, "--out", tmp_path / "new")

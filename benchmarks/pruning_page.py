@@ -1,0 +1,131 @@
+"""Write the table of training runs in docs/pruning.md from their kept records.
+
+    python benchmarks/pruning_page.py
+
+The records are what ``sparsewino train --matrix`` wrote; text outside of the marks stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "pruning.md"
+RECORDS = ROOT / "benchmarks" / "results" / "training"
+BEGIN, END = "<!-- training runs -->\n", "<!-- end of training runs -->\n"
+UNPRUNED = ("dense", "continued")
+
+# 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom; beyond them the normal one.
+T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+NORMAL = 1.960
+
+
+def main() -> None:
+    PAGE.write_text(page(PAGE.read_text(), read(RECORDS)))
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All records of a folder."""
+    paths = sorted(folder.glob("*.jsonl"))
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+def page(text: str, records: Sequence[Mapping[str, Any]]) -> str:
+    """``text`` with the table of ``records`` between its marks."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return before + BEGIN + "\n" + table(records) + "\n" + END + after
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """One row per network, data, method and sparsity, over its seeds."""
+    head = (
+        "network, data | method, tile | zeros (least layer) | seeds | dense, % | trained on, % | "
+        "pruned, % | difference to dense | difference to trained on | rate, dense / pruned | "
+        "time / dense training"
+    )
+    lines = ["| " + head + " |", "|---" * len(head.split("|")) + "|"]
+    compared = {key(r): r for r in records if r["experiment"]["prune"]["method"] == "continued"}
+    rows: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for record in records:
+        if record["experiment"]["prune"]["method"] not in UNPRUNED:
+            rows[kind(record)].append(record)
+    for runs in rows.values():
+        ordered = sorted(runs, key=lambda r: r["experiment"]["seed"])
+        lines.append("| " + " | ".join(row(ordered, compared)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def row(runs: Sequence[Mapping[str, Any]], compared: Mapping[Any, Mapping[str, Any]]) -> list[str]:
+    e = runs[0]["experiment"]
+    dense = [r["dense"]["accuracy"] for r in runs]
+    pruned = [r["accuracy"] for r in runs]
+    pairs = [(r["accuracy"], compared[key(r)]["accuracy"]) for r in runs if key(r) in compared]
+    zeros = [r["zeros"]["all"] for r in runs]
+    least = min(share for r in runs for share in r["zeros"].values())
+    rate = e["tune"]["lr"] if e["tune"]["epochs"] else None
+    factor = e["tune"]["winograd_lr"]
+    return [
+        f"{e['network']}, {e['data']}",
+        f"`{e['prune']['method']}`, {e['prune']['tile']}" + _extras(e),
+        f"{100 * statistics.mean(zeros):.1f} % ({100 * least:.1f})",
+        ", ".join(str(r["experiment"]["seed"]) for r in runs),
+        f"{statistics.mean(dense):.2f}",
+        f"{statistics.mean(b for _, b in pairs):.2f}" if pairs else "",
+        f"{statistics.mean(pruned):.2f}",
+        interval([a - b for a, b in zip(pruned, dense, strict=True)]),
+        interval([a - b for a, b in pairs]) if pairs else "",
+        f"{e['dense']['lr']:g} / {rate:g}" + (f" (coefficients x{factor:g})" if factor != 1 else "")
+        if rate
+        else "no training",
+        f"{statistics.mean(time_ratio(r) for r in runs):.2f}" if rate else "",
+    ]
+
+
+def interval(differences: Sequence[float]) -> str:
+    """Mean and 95 % confidence interval of paired differences, in percentage points."""
+    mean = statistics.mean(differences)
+    count = len(differences)
+    if count < 2:
+        return f"{mean:+.2f}"
+    quantile = T[count - 2] if count - 2 < len(T) else NORMAL
+    half = quantile * statistics.stdev(differences) / count**0.5
+    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+
+
+def time_ratio(record: Mapping[str, Any]) -> float:
+    """Time of pruning with fine-tuning over that of dense training: CPU time where there is one."""
+    clock = "cpu_seconds" if record["machine"]["device"] == "cpu" else "seconds"
+    return record["tune"][clock] / record["dense"][clock]
+
+
+def _extras(e: Mapping[str, Any]) -> str:
+    """Other than usual: options, and layers that are not pruned."""
+    parts = [f"{name}={value}" for name, value in sorted(e["prune"]["options"].items())]
+    parts += [f"without {name}" for name in e["prune"]["keep"]]
+    parts += [f"{e['tune']['distil']:.0%} distilled"] if e["tune"]["distil"] else []
+    return "".join(f", {part}" for part in parts)
+
+
+def kind(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What runs of one row share: all but the seed and where they ran."""
+    skip = ("seed", "device", "data_folder", "save_every", "cost")
+    e = {name: value for name, value in record["experiment"].items() if name not in skip}
+    return (json.dumps(e, sort_keys=True),)
+
+
+def key(record: Mapping[str, Any]) -> str:
+    """What a pruned run and the dense network trained on share: all but the pruning itself."""
+    e = record["experiment"]
+    names = ("network", "network_options", "data", "seed", "batch", "shift", "flip", "crop")
+    same = {name: e[name] for name in (*names, "dense", "precision")}
+    return json.dumps({**same, "epochs": e["tune"]["epochs"]}, sort_keys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The table of training runs is made from their records, and says what they say."""
+
+import copy
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def pages():
+    path = ROOT / "benchmarks" / "pruning_page.py"
+    spec = importlib.util.spec_from_file_location("pruning_page", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def record(seed, method, accuracy, dense=99.0, **changes):
+    prune = {"method": method, "tile": 4, "sparsity": 0.9, "options": {}, "keep": []}
+    return {
+        "experiment": {
+            "network": "lenet5",
+            "network_options": {},
+            "data": "mnist",
+            "seed": seed,
+            "batch": 128,
+            "shift": 0,
+            "flip": False,
+            "crop": False,
+            "precision": "float32",
+            "device": "cpu",
+            "data_folder": None,
+            "save_every": 1,
+            "cost": False,
+            "dense": {"lr": 0.1},
+            "tune": {"lr": 0.05, "winograd_lr": 1.0, "epochs": 2.0, "distil": 0.0},
+            "prune": {**prune, **changes},
+        },
+        "accuracy": accuracy,
+        "zeros": {"conv1": 0.89, "all": 0.901},
+        "dense": {"accuracy": dense, "cpu_seconds": 100.0, "seconds": 900.0},
+        "tune": {"cpu_seconds": 150.0, "seconds": 200.0},
+        "machine": {"device": "cpu"},
+    }
+
+
+def test_the_page_is_what_the_records_say(pages):
+    text = pages.PAGE.read_text()
+    assert pages.page(text, pages.read(pages.RECORDS)) == text
+
+
+def test_differences_are_paired_by_seed(pages):
+    runs = [record(s, "activation", a) for s, a in ((1, 98.9), (2, 99.2), (3, 99.2))]
+    trained_on = [record(s, "continued", a) for s, a in ((3, 99.2), (1, 99.1), (2, 99.3))]
+    lines = pages.table([*runs, *trained_on, record(1, "dense", 99.0)]).splitlines()
+    assert len(lines) == 3
+    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert cells[:4] == ["lenet5, mnist", "`activation`, 4", "90.1 % (89.0)", "1, 2, 3"]
+    assert cells[4:7] == ["99.00", "99.20", "99.10"]
+    # Differences -0.1, 0.2, 0.2: mean 0.1, deviation 0.1732, times 4.303 / sqrt 3.
+    assert cells[7] == "+0.10 (-0.33 to +0.53)"
+    # -0.2, -0.1, 0: mean -0.1, deviation 0.1.
+    assert cells[8] == "-0.10 (-0.35 to +0.15)"
+    assert cells[9:] == ["0.1 / 0.05", "1.50"]
+
+
+def test_other_options_are_other_rows(pages):
+    first, second = record(1, "activation", 98.0), record(1, "activation", 97.0, keep=["stem"])
+    third = record(1, "activation", 97.0, sparsity=0.95)
+    elsewhere = copy.deepcopy(record(2, "activation", 98.0))
+    elsewhere["experiment"]["data_folder"] = "data"
+    lines = pages.table([first, second, third, elsewhere]).splitlines()[2:]
+    assert len(lines) == 3
+    assert "| 1, 2 |" in lines[0] and "without stem" in lines[1]
+    # One pair has no interval, and nothing to compare with leaves its cell empty.
+    assert "| -2.00 |  |" in lines[1]
+
+
+def test_intervals_of_many_runs_use_the_normal_quantile(pages):
+    assert pages.interval([0.0, 1.0] * 8) == "+0.50 (+0.25 to +0.75)"
+    assert pages.interval([1.0]) == "+1.00"
+
+
+def test_time_is_of_the_device(pages):
+    one = record(1, "activation", 98.0)
+    assert pages.time_ratio(one) == 1.5
+    one["machine"]["device"] = "cuda"
+    assert pages.time_ratio(one) == pytest.approx(200 / 900)
