@@ -16,16 +16,18 @@ from tvm.ir import IRModule
 
 from .._compat import module_text
 from ..config import CompileConfig, LayerPlan
+from ..config_linear import AnyPlan
 from .fold_batch_norm import FoldBatchNorm
 from .plan_layers import as_cpu_target
 from .plan_layers import plan as plan_layers
 from .rewrite_conv import SparsifyConvs
+from .rewrite_linear import RewriteLinears
 from .schedule_rest import ScheduleRest
 
 
 def sparsewino_pipeline(
     config: CompileConfig | None = None,
-    plan: Iterable[LayerPlan] | None = None,
+    plan: Iterable[AnyPlan] | None = None,
     dump_dir: str | os.PathLike[str] | None = None,
 ) -> tvm.transform.Pass:
     """The pipeline as one pass.
@@ -55,13 +57,13 @@ def sparsewino_pipeline(
 def _phases(
     target: tvm.target.Target,
     config: CompileConfig | None,
-    plan: Iterable[LayerPlan] | None,
+    plan: Iterable[AnyPlan] | None,
 ) -> Iterator[tuple[str, tvm.transform.Pass]]:
     """Name and pass of every phase, in order."""
     sequential, transform = tvm.transform.Sequential, relax.transform
     cpu = as_cpu_target(target)
     yield "fold_batch_norm", FoldBatchNorm()
-    yield "sparsify_convs", _sparsify(cpu, config, plan)
+    yield "sparsify", _sparsify(cpu, config, plan)
     yield "legalize", sequential([transform.DecomposeOpsForInference(), transform.LegalizeOps()])
     yield (
         "fuse",
@@ -97,14 +99,15 @@ def _phases(
 
 
 def _sparsify(
-    cpu: object, config: CompileConfig | None, plan: Iterable[LayerPlan] | None
+    cpu: object, config: CompileConfig | None, plan: Iterable[AnyPlan] | None
 ) -> tvm.transform.Pass:
     """Plan, when no plan was given, and apply: the plan needs the module of this phase."""
 
     @tvm.transform.module_pass(opt_level=0, name="PlanAndSparsify")
     def run(mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
         chosen = plan_layers(mod, cpu, config) if plan is None else tuple(plan)
-        return SparsifyConvs(chosen, cpu)(mod)
+        convs = [p for p in chosen if isinstance(p, LayerPlan)]
+        return RewriteLinears(chosen, cpu)(SparsifyConvs(convs, cpu)(mod))
 
     return run
 

@@ -1,4 +1,4 @@
-"""Plan a module: one :class:`LayerPlan` for every convolution in it."""
+"""Plan a module: one plan for every convolution and every linear layer in it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 from tvm.ir import IRModule
 
 from ..config import CompileConfig, LayerPlan
+from ..config_linear import AnyPlan
 from ..errors import ConfigError
 from ..planner import plan_left, plan_spatial, plan_winograd
 from ..records import Records
 from ..schedules.target import CpuTarget, from_tvm_target, parse_target
 from .bindings import Bindings, is_graph
 from .patterns import ConvSite, find_convs
+from .rewrite_linear import plan_linears
 
 
 def plan(
@@ -21,25 +23,29 @@ def plan(
     config: CompileConfig | None = None,
     threads: int = 1,
     records: Records | None = None,
-) -> tuple[LayerPlan, ...]:
-    """Decide for every 2-D convolution of ``mod`` how it runs; ``mod`` stays as it is.
+) -> tuple[AnyPlan, ...]:
+    """Decide for every 2-D convolution and every linear layer of ``mod`` how it runs.
 
     Args:
-        mod: a module in Relax; parameters that are constants can be planned, others are left.
+        mod: a module in Relax, which stays as it is; parameters that are constants can be planned,
+            others are left.
         target: "llvm -mcpu=...", "native", a CpuTarget or TVM's Target of kind llvm.
         config: options; the defaults if None.
         threads: cores that will work together.
         records: measurements, which are followed where they hold for a layer.
 
     Returns:
-        one plan per convolution in program order, those that are left with the reason.
+        one plan per convolution in program order, then one per linear layer; those that are left
+        have the reason.
 
     Raises:
         ShapeError: a convolution with a symbolic shape; names the layer.
         TargetError: an unknown target.
     """
-    options = (as_cpu_target(target), config or CompileConfig(), threads, records)
-    return tuple(_plan_site(site, *options) for site in conv_sites(mod))
+    cpu = as_cpu_target(target)
+    options = (cpu, config or CompileConfig(), threads, records)
+    convs = tuple(_plan_site(site, *options) for site in conv_sites(mod))
+    return convs + plan_linears(mod, cpu, threads)
 
 
 def conv_sites(mod: IRModule) -> list[ConvSite]:
@@ -63,7 +69,7 @@ def as_cpu_target(target: str | CpuTarget | Any) -> CpuTarget:
     return parse_target(target) if isinstance(target, str) else from_tvm_target(target)
 
 
-def plans_by_name(plans: tuple[LayerPlan, ...]) -> dict[str, LayerPlan]:
+def plans_by_name(plans: tuple[AnyPlan, ...]) -> dict[str, AnyPlan]:
     """The plans under their layers' names.
 
     Raises:
@@ -86,5 +92,6 @@ def _plan_site(
         return plan_left(site.name, site.reason)
     name, shape, weight = site.name, site.shape, site.weight
     if site.m:
-        return plan_winograd(name, shape, weight, site.m, cpu, config, threads, records)
+        options = (cpu, config, threads, records, site.relu)
+        return plan_winograd(name, shape, weight, site.m, *options)
     return plan_spatial(name, shape, weight, cpu, config, threads, records)

@@ -28,8 +28,9 @@ LAYERS = (
         "onnx_graph",
         "structure",
         "row_slices",
+        "config_linear",
+        "geometry_linear",
     ),
-    ("config_linear", "geometry_linear", "packing_linear", "cost_linear"),
     (
         *(
             "packing",
@@ -47,6 +48,8 @@ LAYERS = (
             "cost_prices",
             "cost_quantities",
             "records",
+            "packing_linear",
+            "cost_linear",
         ),
     ),
     ("schedules",),

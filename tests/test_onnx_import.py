@@ -106,7 +106,7 @@ def test_operators_of_every_opset(opset, rng):
     x = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
     mod = driver.import_onnx(made, {"x": x.shape})
     if opset not in (11, 13, 18, NEWEST):  # where forms change; the others give the same module
-        assert [p.name for p in plan(mod, "llvm")] == ["conv"]
+        assert [p.name for p in plan(mod, "llvm")][:-1] == ["conv"]  # then the linear layer
         return
     exe = driver.compile(mod, "llvm", num_threads=1)
     assert [p.algorithm for p in exe.plan] != ["left"]

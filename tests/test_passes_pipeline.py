@@ -57,7 +57,7 @@ def test_with_options_and_a_plan(network, tmp_path):
     check(evaluate(mod, x, pipeline=pipeline), want)
     left = relax.get_pipeline("sparsewino", plan=(), dump_dir=tmp_path)
     check(evaluate(mod, x, pipeline=left), want)
-    assert "sparse_winograd_conv2d" not in (tmp_path / "02_sparsify_convs.py").read_text()
+    assert "sparse_winograd_conv2d" not in (tmp_path / "02_sparsify.py").read_text()
 
 
 def test_the_pass_alone_in_tvms_own_pipeline(network):
@@ -73,7 +73,7 @@ def test_every_phase_is_dumped(network, tmp_path):
     assert names == [
         "00_input.py",
         "01_fold_batch_norm.py",
-        "02_sparsify_convs.py",
+        "02_sparsify.py",
         "03_legalize.py",
         "04_fuse.py",
         "05_schedule_rest.py",
@@ -113,7 +113,7 @@ def test_without_a_target_the_host_is_meant(network, tmp_path):
     mod, _, _ = network
     lanes = parse_target("native").lanes
     sparsewino_pipeline(dump_dir=tmp_path)(mod)
-    assert f'"lanes": {lanes}' in (tmp_path / "02_sparsify_convs.py").read_text()
+    assert f'"lanes": {lanes}' in (tmp_path / "02_sparsify.py").read_text()
 
 
 # ---- what has no kernel ------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .config import LayerPlan
+from .config_linear import AnyPlan, plan_from_json
 from .errors import ArtefactError, ConfigError, in_context
 from .files import replacing
 
@@ -67,7 +67,7 @@ class Description:
     returns_tuple: bool
     target: str
     features: tuple[str, ...]
-    plan: tuple[LayerPlan, ...]
+    plan: tuple[AnyPlan, ...]
     weights: str
     versions: dict[str, str]
 
@@ -98,7 +98,7 @@ class Description:
                 returns_tuple=bool(data["returns_tuple"]),
                 target=str(data["target"]),
                 features=tuple(map(str, data["features"])),
-                plan=tuple(map(LayerPlan.from_json, data["plan"])),
+                plan=tuple(map(plan_from_json, data["plan"])),
                 weights=str(data["weights"]),
                 versions={str(k): str(v) for k, v in data["versions"].items()},
             )

@@ -16,7 +16,8 @@ from ._autoload import autoload
 from ._compat import tensor_dtype
 from ._version import __version__
 from .artefact import Description, TensorInfo
-from .config import CompileConfig, LayerPlan
+from .config import CompileConfig
+from .config_linear import AnyPlan
 from .errors import ConfigError, ImportFailed, ShapeError, TargetError, in_context
 from .executable import Executable
 from .extras import require
@@ -170,7 +171,7 @@ def compile(
     target: str | CpuTarget = "native",
     config: CompileConfig | None = None,
     num_threads: int | None = None,
-    plan: Iterable[LayerPlan] | None = None,
+    plan: Iterable[AnyPlan] | None = None,
     dump_dir: str | os.PathLike[str] | None = None,
     records: str | os.PathLike[str] | None = None,
 ) -> Executable:
@@ -182,7 +183,7 @@ def compile(
         config: options; the defaults if None.
         num_threads: threads that a call uses. None means TVM_NUM_THREADS, else OMP_NUM_THREADS,
             else all cores this process may use; fewer if TVM made a smaller pool before.
-        plan: one plan per convolution; made here if None.
+        plan: one plan per convolution and linear layer; made here if None.
         dump_dir: a folder that gets the module after every phase, made if missing.
         records: a file that :func:`tune` wrote. Layers of which it has a measurement for these
             kernels, this target and this number of threads get the plan that was fastest; the

@@ -10,7 +10,7 @@ import numpy as np
 
 from ._compat import export_library
 from .artefact import Description, TensorInfo, write_artefact
-from .config import LayerPlan
+from .config_linear import AnyPlan
 from .errors import ArtefactError, ShapeError
 from .exchange import any_tensor, array_of
 from .machines import Machines
@@ -45,8 +45,8 @@ class Executable:
         self.num_threads = num_threads
 
     @property
-    def plan(self) -> tuple[LayerPlan, ...]:
-        """What was decided for every convolution, and why."""
+    def plan(self) -> tuple[AnyPlan, ...]:
+        """What was decided for every convolution and every linear layer, and why."""
         return self._description.plan
 
     @property

@@ -39,7 +39,7 @@ def _summary(description: Any) -> str:
     direct = sum(p.flops_direct for p in description.plan)
     if done:
         lines.append(
-            f"convolutions: {direct / 1e9:.2f} GFLOP direct, {done / 1e9:.2f} done, "
+            f"layers: {direct / 1e9:.2f} GFLOP direct, {done / 1e9:.2f} done, "
             f"{direct / done:.1f}x fewer"
         )
     return "\n".join(lines)
@@ -49,7 +49,7 @@ def plan_table(plan: tuple[Any, ...]) -> Any:
     """The plan as a rich table, one row per convolution."""
     from rich.table import Table
 
-    table = Table(title="convolutions")
+    table = Table(title="layers")
     table.add_column("layer", no_wrap=True)
     for name in (
         "shape",
@@ -70,15 +70,15 @@ def plan_table(plan: tuple[Any, ...]) -> Any:
 
 
 def _row(layer: Any) -> tuple[str, ...]:
-    left = layer.algorithm == "left"
+    left, convolves = layer.algorithm == "left", hasattr(layer, "conv")
     saved = layer.flops_direct / layer.flops_done if layer.flops_done else 0
     return (
         layer.name,
-        _shape(layer.conv) if layer.conv else "",
+        _shape(layer),
         f"{layer.density:.1%}",
         layer.algorithm,
-        "" if left else str(layer.m),
-        "" if left else str(layer.panel_vectors),
+        str(layer.m) if convolves and not left else "",
+        str(layer.panel_vectors) if convolves and not left else "",
         f"{layer.flops_direct / 1e9:.3f}",
         f"{layer.flops_done / 1e9:.3f}",
         f"{saved:.1f}x" if saved and not left else "",
@@ -87,8 +87,15 @@ def _row(layer: Any) -> tuple[str, ...]:
     )
 
 
-def _shape(conv: Any) -> str:
-    """Such as ``96>96 3x3 212x320``, with batch, groups and steps where they are not 1."""
+def _shape(layer: Any) -> str:
+    """Such as ``96>96 3x3 212x320``, with batch, groups and steps where they are not 1; of linear
+    layers such as ``512>1000``; "" when unknown.
+    """
+    linear, conv = getattr(layer, "linear", None), getattr(layer, "conv", None)
+    if linear is not None:
+        return f"{f'{linear.n}x ' if linear.n > 1 else ''}{linear.c}>{linear.k}"
+    if conv is None:
+        return ""
     batch = f"{conv.n}x " if conv.n > 1 else ""
     groups = f" /{conv.groups}" if conv.groups > 1 else ""
     step = f" /{_times(conv.stride)}" if conv.stride != (1, 1) else ""

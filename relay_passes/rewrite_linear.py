@@ -1,0 +1,104 @@
+"""Plan linear layers, and replace them by operators with packed constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.ir import IRModule
+
+from ..config_linear import AnyPlan, LinearPlan
+from ..errors import ConfigError, in_context
+from ..packing_linear import pack_bias, pack_linear
+from ..planner_linear import plan_linear, plan_linear_left
+from ..schedules.linear_build import linear_layout
+from ..schedules.target import CpuTarget
+from .bindings import Bindings, is_graph, map_functions, replaced
+from .linear_ops import packed_linear
+from .linear_patterns import LinearMatch, LinearSite, find_linears, match_linear
+
+
+def plan_linears(mod: IRModule, cpu: CpuTarget, threads: int = 1) -> tuple[LinearPlan, ...]:
+    """Decide for every linear layer of ``mod`` how it runs; those left have the reason.
+
+    Args:
+        mod: a module in Relax.
+        cpu: the target.
+        threads: cores that will work together.
+    """
+    graphs = [func for func in mod.functions.values() if is_graph(func)]
+    sites = [site for func in graphs for site in find_linears(Bindings(func))]
+    return tuple(
+        plan_linear_left(site.name, site.reason)
+        if site.reason
+        else plan_linear(site.name, site.shape, site.weight, cpu, threads)
+        for site in sites
+    )
+
+
+@tvm.transform.module_pass(opt_level=0, name="RewriteLinears")
+class RewriteLinears:
+    """Replace every planned linear layer, with what follows it, by one operator.
+
+    ``matmul(x, constant) -> [+ bias] -> [activation]`` becomes
+    ``sparsewino.linear(x, packed..., [bias])``; the constant may be a transposed one.
+
+    Checked: the plan fits the layer; a chain is taken only as far as nothing else uses what lies
+    inside it. Plans of convolutions among ``plan`` are not looked at, and layers that the plan
+    leaves or does not name stay as they are.
+
+    Args:
+        plan: what :func:`plan_linears` made for this module.
+        cpu: the target.
+
+    Raises:
+        ConfigError: the plan does not fit a layer.
+    """
+
+    def __init__(self, plan: Iterable[AnyPlan], cpu: CpuTarget) -> None:
+        self.plans = {p.name: p for p in plan if isinstance(p, LinearPlan)}
+        self.cpu = cpu
+
+    def transform_module(self, mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
+        """Apply the pass to every function of ``mod``."""
+        return map_functions(mod, lambda func: _rewrite(func, self.plans, self.cpu))
+
+
+def _rewrite(func: relax.Function, plans: dict[str, LinearPlan], cpu: CpuTarget) -> relax.Function:
+    bindings = Bindings(func)
+    values: dict[relax.Var, relax.Expr] = {}
+    dropped: set[relax.Var] = set()
+    for site in find_linears(bindings):
+        plan = plans.get(site.name)
+        if plan is None or plan.algorithm == "left":
+            continue
+        with in_context(f"layer {site.name!r}"):
+            _check_fits(plan, site)
+            match = match_linear(site, bindings)
+            values[match.tail] = _operator(plan, site, match, cpu)
+        dropped.update(match.inner)
+    return replaced(func, values, dropped) if values else func
+
+
+def _check_fits(plan: LinearPlan, site: LinearSite) -> None:
+    if site.reason:
+        raise ConfigError(f"the plan says {plan.algorithm}, but {site.reason}")
+    if plan.linear != site.shape:
+        raise ConfigError(f"the plan was made for {plan.linear}, the layer is {site.shape}")
+
+
+def _operator(plan: LinearPlan, site: LinearSite, match: LinearMatch, cpu: Any) -> relax.Call:
+    layout = linear_layout(plan, cpu.lanes, cpu.vector_registers)
+    packed = [relax.const(array) for array in pack_linear(site.weight, layout)]
+    bias = None if match.bias is None else relax.const(pack_bias(match.bias, layout))
+    return packed_linear(
+        site.call.args[0],
+        packed,
+        bias,
+        plan=plan,
+        epilogue=match.epilogue,
+        lanes=cpu.lanes,
+        vector_registers=cpu.vector_registers,
+    )
