@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
+from tvm_sparsewino.config import BUDGETS
 from tvm_sparsewino.demo.images import PHOTOS, photo, psnr, with_noise
+from tvm_sparsewino.nn import convert, prune_one_shot
 from tvm_sparsewino.nn.calibration import winograd_layers
-from tvm_sparsewino.nn.convert import convert
 from tvm_sparsewino.nn.models import load_ffdnet
 from tvm_sparsewino.nn.patches import NoisyPatches, load_photos
-from tvm_sparsewino.nn.second_order import prune_network
 
 HERE = Path(__file__).parent
 
@@ -38,6 +38,7 @@ def main():
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.6, 0.7, 0.8, 0.9, 0.95])
     parser.add_argument("--patches", type=int, default=32)
     parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--budget", choices=BUDGETS, default="global")
     parser.add_argument("--out", type=Path, default=HERE / "one_shot.jsonl")
     args = parser.parse_args()
     dense = load_ffdnet()
@@ -48,9 +49,11 @@ def main():
         for end in (0, -1):
             base.model[end] = copy.deepcopy(dense.model[end])
         for sparsity in args.sparsities:
-            start = time.monotonic()
-            model = prune_network(copy.deepcopy(base), batches, sparsity, args.iterations)
-            seconds = time.monotonic() - start
+            start, cpu = time.monotonic(), time.process_time()
+            model = prune_one_shot(
+                base, batches, sparsity, budget=args.budget, iterations=args.iterations
+            )
+            seconds, cpu = time.monotonic() - start, time.process_time() - cpu
             layers = winograd_layers(model).values()
             zeros = sum(int((x.winograd_weight == 0).sum()) for x in layers)
             count = sum(x.weight.numel() for x in layers)
@@ -60,6 +63,8 @@ def main():
                 "multiplications_per_output": (tile + 2) ** 2 / tile**2 * (1 - zeros / count),
                 "psnr": measure(model),
                 "seconds": round(seconds, 1),
+                "cpu_seconds": round(cpu, 1),
+                "budget": args.budget,
                 "patches": args.patches,
                 "iterations": args.iterations,
                 "threads": torch.get_num_threads(),

@@ -13,11 +13,13 @@ from ...config import PruneConfig
 from ...errors import ConfigError
 from ..calibration import calibrate, winograd_layers
 from ..convert import convert
+from ..one_shot import prune_one_shot
 from ..pruning import NativePruner
-from ..second_order import prune_network
 from .settings import Pruning
 
-# Name -> fields of PruneConfig. docs/pruning.md says what they are and where they come from.
+ONE_SHOT = "one-shot"
+# Name -> fields of PruneConfig, or arguments of prune_one_shot; docs/pruning.md says where they
+# come from.
 METHODS: dict[str, dict[str, Any]] = {
     "activation": {"criterion": "activation"},
     "white": {"criterion": "white", "parameters": "white"},
@@ -33,8 +35,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "rows2": {"criterion": "activation", "structure": "rows2"},
     "rows4": {"criterion": "activation", "structure": "rows4"},
     "kernel": {"criterion": "activation", "structure": "kernel"},
-    "one-shot": {},
+    ONE_SHOT: {"budget": "layer"},
 }
+_ONE_SHOT_OPTIONS = {"structure", "budget", "iterations"}
 # Not pruned at all: what the others are compared with.
 UNPRUNED = ("dense", "continued")
 
@@ -58,19 +61,19 @@ def converted(dense: nn.Module, settings: Pruning) -> nn.Module:
     return model
 
 
-def prepare(
-    dense: nn.Module, settings: Pruning, batches: Sequence[Tensor], steps: int
-) -> tuple[nn.Module, NativePruner | None]:
-    """The network to fine-tune, and what prunes it meanwhile; None where that is done already.
+def starting_point(
+    dense: nn.Module, settings: Pruning, batches: Sequence[Tensor] | None
+) -> nn.Module:
+    """The converted network that fine-tuning starts from.
 
     Args:
         dense: trained, in evaluation mode.
         settings: method and sparsity.
-        batches: training images for measured scales.
-        steps: of the fine-tuning.
+        batches: training images for measured scales. None gives a network whose weights, scales
+            and masks are still to be loaded.
 
     Raises:
-        ConfigError: an unknown method or option, or zeros that no step would bring.
+        ConfigError: an unknown method or option.
         PruneError: the network has no convolution that can be pruned.
     """
     if settings.method not in METHODS:
@@ -79,14 +82,30 @@ def prepare(
         )
     model = converted(dense, settings)
     winograd_layers(model)
-    if settings.method == "one-shot":
-        if settings.options:
-            raise ConfigError(f"method 'one-shot' takes no options, got {settings.options}")
-        return prune_network(model, batches, settings.sparsity), None
-    config = prune_config(settings, steps)
-    if config.criterion == "activation":
+    if batches is None:
+        return model
+    if settings.method == ONE_SHOT:
+        unknown = sorted(set(settings.options) - _ONE_SHOT_OPTIONS)
+        if unknown:
+            raise ConfigError(
+                f"prune.options: unknown {unknown}, there are {sorted(_ONE_SHOT_OPTIONS)}"
+            )
+        options = {**METHODS[ONE_SHOT], **settings.options}
+        model = prune_one_shot(model, batches, settings.sparsity, **options)
+    elif prune_config(settings, 1).criterion == "activation":
         calibrate(model, batches)
-    return model, NativePruner(model, config)
+    return model
+
+
+def pruner_of(model: nn.Module, settings: Pruning, steps: int) -> NativePruner | None:
+    """What prunes a starting point while it trains; None where that is done already.
+
+    Raises:
+        ConfigError: an unknown option, or zeros that no step would bring.
+    """
+    if settings.method == ONE_SHOT:
+        return None
+    return NativePruner(model, prune_config(settings, steps))
 
 
 def prune_config(settings: Pruning, steps: int) -> PruneConfig:

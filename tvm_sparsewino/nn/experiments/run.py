@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,13 +25,14 @@ from ..distributed import find_device, fingerprint, joined
 from ..training import LOG, read_log
 from .cost import measure_cost
 from .curves import draw_curves
-from .methods import UNPRUNED, prepare
+from .methods import UNPRUNED, converted, pruner_of, starting_point
 from .networks import make_network
 from .phases import Setting, train
 from .settings import Experiment
 
 RECORD = "record.json"
 WEIGHTS = "weights.pt"
+START = "start.pt"
 _CONFIG = "config.json"
 _DENSE, _TUNE = 0, 1  # streams of random numbers
 # Where it runs and how often it is saved change nothing that a record says.
@@ -102,8 +104,6 @@ def load_network(experiment: Experiment, path: str | Path) -> nn.Module:
     data, _ = load_data(experiment.data, experiment.data_folder, experiment.image_size)
     model = make_network(experiment.network, experiment.network_options, data)
     if experiment.prune.method not in UNPRUNED:
-        from .methods import converted
-
         model = converted(model, experiment.prune)
     model.load_state_dict(state)
     return model.eval()
@@ -129,24 +129,43 @@ def _tuned(setting: Setting, dense: nn.Module, folder: Path, resume: bool) -> nn
     if e.prune.method == "continued":
         model = copy.deepcopy(teacher).requires_grad_(True)
     else:
-        model, pruner = _pruned(setting, teacher, folder)
+        model = _start(setting, teacher, folder / START, resume)
+        pruner = pruner_of(model, e.prune, setting.steps(e.tune))
     if setting.steps(e.tune) == 0:
         return model
     args = (model, e.tune, _TUNE, folder, resume, title)
     return train(setting, *args, pruner=pruner, teacher=teacher)
 
 
-def _pruned(setting: Setting, dense: nn.Module, folder: Path) -> tuple[nn.Module, Any]:
-    """What :func:`prepare` gives, on images that every process has."""
+def _start(setting: Setting, dense: nn.Module, path: Path, resume: bool) -> nn.Module:
+    """The network that fine-tuning starts from: made once, kept, and the same on every process."""
     e = setting.experiment
+    dense = copy.deepcopy(dense).requires_grad_(True)
+    state = None
+    if setting.ranks.first:
+        if resume and path.exists():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            state = _made_start(setting, dense)
+            with replacing(path) as beside:
+                torch.save(state, beside)
+    state = setting.ranks.from_first(state)
+    model = starting_point(dense, e.prune, None)
+    model.load_state_dict(state["model"])
+    return model
+
+
+def _made_start(setting: Setting, dense: nn.Module) -> dict[str, Any]:
+    e = setting.experiment
+    begin, cpu_begin = time.monotonic(), time.process_time()
     batches = setting.batches(_TUNE)
     batches.rank, batches.ranks = 0, 1
-    count = -(-e.prune.images // e.batch)
-    inputs = [batches(i)[0] for i in range(count)]
+    inputs = torch.cat([batches(i)[0] for i in range(-(-e.prune.images // e.batch))])
     with torch.random.fork_rng():
         torch.manual_seed(e.seed)
-        source = copy.deepcopy(dense).requires_grad_(True)
-        return prepare(source, e.prune, inputs, setting.steps(e.tune))
+        model = starting_point(dense, e.prune, list(inputs[: e.prune.images].split(e.batch)))
+    spent = {"seconds": time.monotonic() - begin, "cpu_seconds": time.process_time() - cpu_begin}
+    return {"model": model.state_dict(), **spent}
 
 
 def _single(model: nn.Module) -> nn.Module:
@@ -174,6 +193,7 @@ def _finished(
         **figures,
         "zeros": _zeros(final) if pruned else {},
         "dense": {**dense_figures, **_spent(dense_dir)},
+        "start": _start_spent(folder / START) if pruned else {},
         "tune": {} if model is None or not setting.steps(e.tune) else _spent(folder),
         "cost": measure_cost(setting, dense, final) if pruned and e.cost else None,
         "curves": {"dense": _curve(dense_dir), "tune": _curve(folder) if model else []},
@@ -206,6 +226,12 @@ def _spent(folder: Path) -> dict[str, Any]:
     """Steps and seconds of a phase: its own, without evaluation."""
     last = _curve(folder)[-1]
     return {name: last[name] for name in ("step", "seconds", "cpu_seconds")}
+
+
+def _start_spent(path: Path) -> dict[str, float]:
+    """Seconds until fine-tuning started: measuring scales, or pruning at once."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: round(state[name], 2) for name in ("seconds", "cpu_seconds")}
 
 
 def _machine(setting: Setting) -> dict[str, Any]:
