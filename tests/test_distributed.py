@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tvm_sparsewino.nn.distributed import Ranks, find_device, fingerprint
-from tvm_sparsewino.nn.experiments import run_experiment, settings
+from tvm_sparsewino.nn.experiments import reading, run_experiment
 
 EXPERIMENT = {
     "network": "small-resnet",
@@ -32,10 +32,10 @@ import torch
 from torch import nn
 from tvm_sparsewino.errors import PruneError
 from tvm_sparsewino.nn.distributed import fingerprint, joined
-from tvm_sparsewino.nn.experiments import run, run_experiment, settings
+from tvm_sparsewino.nn.experiments import reading, run, run_experiment
 
 out = sys.argv[1]
-experiment = settings.build(json.loads(sys.argv[2]))
+experiment = reading.build(json.loads(sys.argv[2]))
 seen = {}
 plain = run.fingerprint
 
@@ -68,13 +68,15 @@ with joined(torch.device("cpu")) as ranks:
 def both(tmp_path_factory):
     """The record of one process, of two, and what each of the two saw."""
     folder = tmp_path_factory.mktemp("ranks")
-    alone = run_experiment(settings.build(EXPERIMENT), folder / "one", progress=False)
+    alone = run_experiment(reading.build(EXPERIMENT), folder / "one", progress=False)
     script = folder / "program.py"
     script.write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [str(script), str(folder / "two"), json.dumps(EXPERIMENT)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    result = subprocess.run(
+        command, env=environment, check=False, capture_output=True, text=True, timeout=240
+    )
     assert result.returncode == 0, result.stderr
     seen = [json.loads((folder / "two" / f"seen{i}.json").read_text()) for i in range(2)]
     return folder, alone, seen

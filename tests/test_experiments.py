@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -16,13 +17,14 @@ from torch import nn
 from tvm_sparsewino.errors import ConfigError, MissingExtra, PruneError
 from tvm_sparsewino.nn import WinogradConv2d
 from tvm_sparsewino.nn.data import ArraySource
-from tvm_sparsewino.nn.experiments import networks, read_experiment, run_experiment, settings
-from tvm_sparsewino.nn.experiments import run as run_module
+from tvm_sparsewino.nn.distributed import Ranks, fingerprint
+from tvm_sparsewino.nn.experiments import networks, read_experiment, reading, run_experiment
 from tvm_sparsewino.nn.experiments.cost import measure_cost
 from tvm_sparsewino.nn.experiments.methods import METHODS, converted, prune_config, starting_point
 from tvm_sparsewino.nn.experiments.networks import make_network
-from tvm_sparsewino.nn.experiments.phases import Setting, make_optimizer
-from tvm_sparsewino.nn.experiments.run import identity, load_network
+from tvm_sparsewino.nn.experiments.phases import Setting, make_optimizer, train
+from tvm_sparsewino.nn.experiments.record import identity
+from tvm_sparsewino.nn.experiments.run import load_network
 from tvm_sparsewino.nn.experiments.settings import Experiment, Phase, Pruning
 
 SMALL = {
@@ -39,8 +41,8 @@ SMALL = {
 def experiment(**changes):
     data = json.loads(json.dumps(SMALL))
     for key, value in changes.items():
-        settings.put(data, key.replace("__", "."), value)
-    return settings.build(data)
+        reading.put(data, key.replace("__", "."), value)
+    return reading.build(data)
 
 
 def grey(size=16, channels=1):
@@ -77,7 +79,7 @@ def test_trained_weights_load_again(finished):
     e = experiment(cost=True)
     model = load_network(e, folder / "weights.pt")
     assert isinstance(model.conv2, WinogradConv2d)
-    assert run_module.fingerprint(model) == record["fingerprint"]
+    assert fingerprint(model) == record["fingerprint"]
     dense = load_network(dataclasses.replace(e, prune=Pruning("continued")), dense_weights(folder))
     assert type(dense.conv2) is nn.Conv2d
 
@@ -336,6 +338,54 @@ def test_decay_spares_normalisation_and_winograd_has_its_own_rate():
     assert {"classes.bias", "features.1.weight", "features.1.bias"} <= rates[2][0]
 
 
+class Killed(Exception):
+    pass
+
+
+class Stopping:
+    """Images that end a run when their ``stop``-th batch is asked for."""
+
+    def __init__(self, source, stop):
+        self.source, self.images = source, source.images
+        self.labels, self.channels, self.size = source.labels, source.channels, source.size
+        self.left = stop
+
+    def load(self, indices, crops=None):
+        if self.left is not None and len(indices) == 16:
+            self.left -= 1
+            if self.left == 0:
+                raise Killed
+        return self.source.load(indices, crops)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_trains_and_resumes(precision, tmp_path):
+    # What a GPU is asked for, on a CPU: autocast works there too, if slowly.
+    e = experiment(precision=precision, save_every=3, batch=16, network="small-vgg")
+    images = torch.randint(0, 256, (64, 1, 16, 16), dtype=torch.uint8)
+    data = ArraySource(images, torch.arange(64) % 10, 10)
+    setting = Setting(e, (data, data), Ranks(), torch.device("cpu"), False)
+    states = []
+    for folder, stop in (("whole", None), ("killed", 5), ("killed", None)):
+        torch.manual_seed(3)
+        model = converted(make_network("small-vgg", {"widths": [4, 4]}, data), e.prune)
+        with pytest.raises(Killed) if stop else nullcontext():
+            train(
+                dataclasses.replace(setting, data=(Stopping(data, stop), data)),
+                model,
+                Phase(2),
+                0,
+                tmp_path / folder,
+                True,
+                "",
+            )
+        states.append(model.state_dict())
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    for have, want in zip(states[2].values(), states[0].values(), strict=True):
+        assert torch.equal(have, want)
+    assert bool(torch.isfinite(states[0]["classes.weight"]).all())
+
+
 def test_half_precision_takes_a_gpu(tmp_path):
     with pytest.raises(ConfigError, match="'bfloat16' takes a GPU"):
         run_experiment(experiment(precision="bfloat16", device="cpu"), tmp_path)
@@ -348,7 +398,7 @@ def test_memory_is_none_where_the_system_does_not_tell(monkeypatch, tmp_path):
     setting = Setting(
         experiment(batch=4),
         (grey(), grey()),
-        run_module.joined(torch.device("cpu")).__enter__(),
+        Ranks(),
         torch.device("cpu"),
         False,
     )

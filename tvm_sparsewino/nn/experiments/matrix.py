@@ -10,8 +10,10 @@ from typing import Any
 
 from ...errors import ConfigError, in_context
 from ...files import replacing
-from .run import identity, run_experiment
-from .settings import Experiment, build, overridden, put, read_table
+from .reading import build, overridden, put, read_table
+from .record import identity
+from .run import run_experiment
+from .settings import Experiment
 
 
 def expand(table: Mapping[str, Any]) -> list[Experiment]:

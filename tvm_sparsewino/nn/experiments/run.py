@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,37 +17,19 @@ from torch import nn
 
 from ...errors import ConfigError
 from ...files import replacing
-from ..calibration import winograd_layers
 from ..data import load_data
-from ..distributed import find_device, fingerprint, joined
-from ..training import LOG, read_log
-from .cost import measure_cost
+from ..distributed import find_device, joined
 from .curves import draw_curves
 from .methods import UNPRUNED, converted, pruner_of, starting_point
 from .networks import make_network
 from .phases import Setting, train
+from .record import START, identity, make_record
 from .settings import Experiment
 
 RECORD = "record.json"
 WEIGHTS = "weights.pt"
-START = "start.pt"
 _CONFIG = "config.json"
 _DENSE, _TUNE = 0, 1  # streams of random numbers
-# Where it runs and how often it is saved change nothing that a record says.
-_NOT_IDENTITY = ("device", "data_folder", "save_every", "cost")
-
-
-def identity(experiment: Experiment, dense: bool = False) -> str:
-    """Eight hexadecimal digits that two experiments share if they are the same.
-
-    Args:
-        experiment: any.
-        dense: look at what dense training depends on only.
-    """
-    data = asdict(experiment)
-    for name in (*_NOT_IDENTITY, *(("prune", "tune") if dense else ())):
-        del data[name]
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run_experiment(
@@ -179,73 +159,18 @@ def _single(model: nn.Module) -> nn.Module:
 def _finished(
     setting: Setting, folder: Path, dense_dir: Path, dense: nn.Module, model: nn.Module | None
 ) -> dict[str, Any]:
-    """Evaluate, measure, write everything down."""
-    e = setting.experiment
-    final = _single(dense if model is None else model).eval()
-    figures = setting.evaluate(final)
-    dense_figures = setting.evaluate(_single(dense).eval())
+    """Write down what came out; returns the record, on the first process."""
+    dense = _single(dense).eval()
+    final = dense if model is None else _single(model).eval()
+    record = make_record(setting, folder, dense_dir, dense, final)
     if not setting.ranks.first:
         return {}
-    pruned = model is not None and e.prune.method not in UNPRUNED
-    record = {
-        "id": identity(e),
-        "experiment": asdict(e),
-        **figures,
-        "zeros": _zeros(final) if pruned else {},
-        "dense": {**dense_figures, **_spent(dense_dir)},
-        "start": _start_spent(folder / START) if pruned else {},
-        "tune": {} if model is None or not setting.steps(e.tune) else _spent(folder),
-        "cost": measure_cost(setting, dense, final) if pruned and e.cost else None,
-        "curves": {"dense": _curve(dense_dir), "tune": _curve(folder) if model else []},
-        "fingerprint": fingerprint(final),
-        "machine": _machine(setting),
-    }
-    record = json.loads(json.dumps(record))  # what is returned is what is kept
     with replacing(folder / WEIGHTS) as beside:
         torch.save(final.state_dict(), beside)
     draw_curves(record, folder / "curves.png")
     with replacing(folder / RECORD) as beside:
         beside.write_text(json.dumps(record, indent=1) + "\n")
     return record
-
-
-def _zeros(model: nn.Module) -> dict[str, float]:
-    """Share of exact zeros by Winograd layer, and of all of them together."""
-    layers = winograd_layers(model)
-    zeros = {name: int((x.winograd_weight == 0).sum()) for name, x in layers.items()}
-    sizes = {name: x.weight.numel() for name, x in layers.items()}
-    shares = {name: zeros[name] / sizes[name] for name in layers}
-    return {**shares, "all": sum(zeros.values()) / sum(sizes.values())}
-
-
-def _curve(folder: Path) -> list[dict[str, Any]]:
-    return read_log(folder / LOG) if (folder / LOG).exists() else []
-
-
-def _spent(folder: Path) -> dict[str, Any]:
-    """Steps and seconds of a phase: its own, without evaluation."""
-    last = _curve(folder)[-1]
-    return {name: last[name] for name in ("step", "seconds", "cpu_seconds")}
-
-
-def _start_spent(path: Path) -> dict[str, float]:
-    """Seconds until fine-tuning started: measuring scales, or pruning at once."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return {name: round(state[name], 2) for name in ("seconds", "cpu_seconds")}
-
-
-def _machine(setting: Setting) -> dict[str, Any]:
-    name = platform.processor()
-    if setting.device.type == "cuda":
-        name = torch.cuda.get_device_name(setting.device)
-    return {
-        "device": setting.device.type,
-        "name": name,
-        "threads": torch.get_num_threads(),
-        "processes": setting.ranks.count,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _same(folder: Path, own: str, config: dict[str, Any], write: bool) -> None:
