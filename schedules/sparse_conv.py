@@ -4,12 +4,13 @@ The method of Park et al. (Faster CNNs with Direct Sparse Convolutions and Guide
 2017) and of Escort (Chen, 2018), with output pixels as vector lanes.
 
 Tasks run in parallel; none reads what another writes, so results do not depend on the number of
-threads. A task computes a block of output channels of one panel. It copies the panel's rows
-(:mod:`.sparse_input`), if they cannot be read in place, then, tile by tile, runs through its output
-channels: what a tile reads stays in cache, the weights stream past it. Where all of the panel stays
-in L1 the loops are the other way round, so that the output is written in long runs. The last panel
-of an image is moved back to end with it: the rows it shares with the one before get the same
-values from both.
+threads. A task computes a block of output channels of one panel. Block by block of input channels
+it copies the panel's rows (:mod:`.sparse_input`), if they cannot be read in place, then, tile by
+tile, runs through its output channels: what a tile reads stays in L1, the weights stream past it.
+Where all of the panel stays there the loops are the other way round, so that the output is written
+in long runs. Sums of a block of input channels wait in scratch for the next. The last panel of an
+image is moved back to end with it: the rows it shares with the one before get the same values from
+both.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..geometry_sparse import SparseLayout, register_tile
 from .epilogue import EpilogueOperands
 from .sparse_gemm import wide
 from .sparse_input import emit_sparse_input
-from .sparse_tile import Panel, emit_tile
+from .sparse_tile import Work, emit_tile
 
 
 def emit_sparse_conv(
@@ -45,39 +46,47 @@ def emit_sparse_conv(
         vector_registers: registers of the target; bounds the sums.
     """
     blocks = layout.shape.groups * layout.k_blocks
-    tile = register_tile(layout, vector_registers)
-    tail_size = tile.vectors * layout.lanes if tile.is_buffered else layout.lanes
+    tile, lanes = register_tile(layout, vector_registers), layout.lanes
+    tile_size = tile.vectors * lanes
+    sums_size = tile.count * (layout.k_block + 1) * tile_size
     with (
         T.parallel(0, layout.tasks) as task,
-        tvm_ir.scratch((max(layout.scratch_size, layout.lanes),)) as scratch,
-        tvm_ir.scratch((tail_size,)) as tail,
+        tvm_ir.scratch((max(layout.scratch_size, lanes),)) as scratch,
+        tvm_ir.scratch((sums_size if layout.channel_blocks > 1 else lanes,)) as partial,
+        tvm_ir.scratch((tile_size if tile.is_buffered else lanes,)) as tail,
     ):
         block = tvm_ir.bind(task // layout.panels % blocks)
         image = tvm_ir.bind(task // (layout.panels * blocks))
-        first = tvm_ir.bind(block // layout.k_blocks * layout.channels)
         start = tir.min(task % layout.panels * layout.rows, layout.total_rows - layout.rows)
         start = tvm_ir.bind(start)
-        if layout.in_place:
-            source = _in_place(data, layout, image, first, start)
-        else:
-            emit_sparse_input(data, scratch, layout, image, first, start)
+        with T.serial(0, layout.channel_blocks) as part:
+            channel = tvm_ir.bind(part * layout.channel_block)
+            count = tvm_ir.bind(tir.min(layout.channel_block, layout.channels - channel))
+            first = tvm_ir.bind(block // layout.k_blocks * layout.channels + channel)
+            if layout.in_place:
+                source = _in_place(data, layout, image, first, start)
+            else:
+                emit_sparse_input(data, scratch, layout, image, first, count, start)
+                source = scratch.__getitem__
+            buffers = (source, partial, tail, output)
+            work = Work(layout, tile, packed, *buffers, epilogue, image, block, part, start)
+            _emit_tiles(work)
 
-            def source(place: Any) -> Any:
-                return scratch[place]
 
-        panel = Panel(layout, tile, packed, source, tail, output, epilogue, image, block, start)
-        outer, inner = tile.count, layout.slices
-        if layout.slices_outside:
-            outer, inner = inner, outer
-        with T.serial(0, outer) as a, T.serial(0, inner) as b:
-            number, index = (b, a) if layout.slices_outside else (a, b)
-            emit_tile(panel, number, index)
+def _emit_tiles(work: Work) -> None:
+    """Every tile of a task for every slice; see the module's text for the order."""
+    layout, tile = work.layout, work.tile
+    if layout.slices_outside:
+        with T.serial(0, layout.slices) as index, T.serial(0, tile.count) as number:
+            emit_tile(work, number, index)
+    else:
+        with T.serial(0, tile.count) as number, T.serial(0, layout.slices) as index:
+            emit_tile(work, number, index)
 
 
 def _in_place(data: Any, layout: SparseLayout, image: Any, first: Any, start: Any) -> Any:
-    """A function that reads the map, counted from a panel's first pixel in its first channel."""
-    shape = layout.shape
-    corner = (wide(image) * shape.c + first) * layout.channel_stride + start
+    """A function that reads the map, counted from a panel's first pixel in channel ``first``."""
+    corner = (wide(image) * layout.shape.c + first) * layout.channel_stride + start
     corner = tvm_ir.bind(corner)
     zero = tir.const(0, "int64")
 

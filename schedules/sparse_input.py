@@ -14,9 +14,9 @@ from ..geometry_sparse import SparseLayout
 
 
 def emit_sparse_input(
-    data: Any, scratch: Any, layout: SparseLayout, image: Any, first: Any, row: Any
+    data: Any, scratch: Any, layout: SparseLayout, image: Any, first: Any, count: Any, row: Any
 ) -> None:
-    """Emit the copy of a group's channels.
+    """Emit the copy of some channels.
 
     Args:
         data: buffer [N, C, H, W].
@@ -24,11 +24,12 @@ def emit_sparse_input(
         layout: memory layout.
         image: image of the batch.
         first: first input channel.
+        count: number of channels.
         row: first output row of the panel.
     """
     axis, shape = layout.vertical, layout.shape
     columns = len(layout.horizontal.phases)
-    with T.serial(0, layout.channels) as c:
+    with T.serial(0, count) as c:
         for number, phase in enumerate(axis.phases):
             plane = tvm_ir.bind(c * layout.channel_stride + number * columns * layout.plane_stride)
             with T.serial(0, layout.phase_rows) as q:

@@ -21,8 +21,8 @@ from .splat import load_splats
 
 
 @dataclass(frozen=True)
-class Panel:
-    """What one task computes.
+class Work:
+    """What one task does with one block of input channels.
 
     Attributes:
         layout: memory layout.
@@ -30,11 +30,14 @@ class Panel:
         packed: buffers starts, rows, offsets, values (see :mod:`tvm_sparsewino.packing_sparse`).
         source: function of an index, whole or vector, that reads the inputs: from the scratch, or
             from the map.
+        partial: sums of the channels so far, for each tile those of ``k_block`` output channels and
+            one more that takes what rows without one compute.
         tail: scratch of one tile's sums, for lines that are shorter than a vector.
         output: buffer [N, K, OH, OW].
         epilogue: what follows the convolution, with its buffers.
         image: image of the batch.
         block: block of output channels, counted through the groups.
+        part: which block of input channels.
         start: first output row, or pixel where inputs are read in place.
     """
 
@@ -42,49 +45,95 @@ class Panel:
     tile: Tile
     packed: Sequence[Any]
     source: Any
+    partial: Any
     tail: Any
     output: Any
     epilogue: EpilogueOperands
     image: Any
     block: Any
+    part: Any
     start: Any
 
 
-def emit_tile(panel: Panel, number: Any, index: Any) -> None:
-    """Emit slice ``index`` of the output channels for tile ``number`` of the panel."""
-    layout, tile = panel.layout, panel.tile
+def emit_tile(work: Work, number: Any, index: Any) -> None:
+    """Emit slice ``index`` of the output channels for tile ``number`` of the panel.
+
+    The sums start at zero or where the last block of input channels left them; after the last block
+    they go through the epilogue into the output.
+    """
+    layout, tile = work.layout, work.tile
     lanes, width = layout.lanes, layout.rows_at_once
     y, x = _corner(layout, tile, number)
-    base = tvm_ir.bind(wide(y * layout.row_stride + x))
     places = [_place(layout, tile, i) for i in range(tile.vectors)]
+    every = [(row, i) for row in range(width) for i in range(tile.vectors)]
+    _, rows, _, _ = work.packed
+    several = layout.channel_blocks > 1
+    slice_number = (work.block * layout.channel_blocks + work.part) * layout.slices + index
+    slice_number = tvm_ir.bind(slice_number)
+    members = [tvm_ir.bind(rows[slice_number * width + row]) for row in range(width)]
 
     def at(row: int, i: int) -> Any:
         return tvm_ir.ramp((row * tile.vectors + i) * lanes, 1, lanes)
 
+    def waiting(row: int, i: int) -> Any:
+        place = (number * (layout.k_block + 1) + members[row]) * tile.vectors + i
+        return tvm_ir.ramp(place * lanes, 1, lanes)
+
     with tvm_ir.local_buffer((width * tile.vectors * lanes,)) as sums:
-        for row in range(width):
-            for i in range(tile.vectors):
+
+        def begin() -> None:
+            for row, i in every:
                 T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [at(row, i)])
-        starts, rows, offsets, values = panel.packed
-        slice_number = tvm_ir.bind(panel.block * layout.slices + index)
-        first = tvm_ir.bind(wide(starts[slice_number]))
-        with T.serial(0, wide(starts[slice_number + 1]) - first) as step:
-            here = tvm_ir.bind((first + step) * width)
-            splats = load_splats(values, here, width, lanes)
-            for row, value in enumerate(splats):
-                offset = tvm_ir.bind(wide(offsets[here + row]) + base)
-                for i, (dy, dx) in enumerate(places):
-                    place = offset + (dy * layout.row_stride + dx)
-                    product = value * panel.source(tvm_ir.ramp(place, 1, lanes))
-                    T.buffer_store(sums, sums[at(row, i)] + product, [at(row, i)])
-        for row in range(width):
-            k = tvm_ir.bind(rows[slice_number * width + row])
-            taken = [sums[at(row, i)] for i in range(tile.vectors)]
-            if layout.all_rows_exist:
-                _write(panel, taken, k, y, x, places)
-            else:
-                with T.If(k >= 0), T.Then():
-                    _write(panel, taken, k, y, x, places)
+
+        def resume() -> None:
+            for row, i in every:
+                T.buffer_store(sums, work.partial[waiting(row, i)], [at(row, i)])
+
+        def suspend() -> None:
+            for row, i in every:
+                T.buffer_store(work.partial, sums[at(row, i)], [waiting(row, i)])
+
+        def finish() -> None:
+            for row, member in enumerate(members):
+                taken = [sums[at(row, i)] for i in range(tile.vectors)]
+                _write(work, taken, member, (y, x), places)
+
+        _either(several, work.part == 0, begin, resume)
+        base = wide(y * layout.row_stride + x)
+        _emit_products(work, slice_number, tvm_ir.bind(base), places, sums, at)
+        last = work.part == layout.channel_blocks - 1
+        _either(several, last, finish, suspend)
+
+
+def _either(several: bool, condition: Any, then: Any, otherwise: Any) -> None:
+    """``then`` where ``condition`` holds, as it does always unless there are several parts."""
+    if not several:
+        then()
+        return
+    with T.If(condition):
+        with T.Then():
+            then()
+        with T.Else():
+            otherwise()
+
+
+def _emit_products(
+    work: Work, number: Any, base: Any, places: list[tuple[int, int]], sums: Any, at: Any
+) -> None:
+    """Every nonzero of the rows of slice ``number``."""
+    layout = work.layout
+    lanes, width = layout.lanes, layout.rows_at_once
+    starts, _, offsets, values = work.packed
+    first = tvm_ir.bind(wide(starts[number]))
+    with T.serial(0, wide(starts[number + 1]) - first) as step:
+        here = tvm_ir.bind((first + step) * width)
+        splats = load_splats(values, here, width, lanes)
+        for row, value in enumerate(splats):
+            offset = tvm_ir.bind(wide(offsets[here + row]) + base)
+            for i, (dy, dx) in enumerate(places):
+                place = offset + (dy * layout.row_stride + dx)
+                product = value * work.source(tvm_ir.ramp(place, 1, lanes))
+                T.buffer_store(sums, sums[at(row, i)] + product, [at(row, i)])
 
 
 def _corner(layout: SparseLayout, tile: Tile, number: Any) -> tuple[Any, Any]:
@@ -107,27 +156,40 @@ def _place(layout: SparseLayout, tile: Tile, i: int) -> tuple[int, int]:
 
 
 def _write(
-    panel: Panel, sums: list[Any], k: Any, y: Any, x: Any, places: list[tuple[int, int]]
+    work: Work, sums: list[Any], member: Any, corner: tuple[Any, Any], places: list[tuple[int, int]]
 ) -> None:
-    """Store the sums of output channel ``k``."""
-    layout, lanes, epilogue = panel.layout, panel.layout.lanes, panel.epilogue
+    """Store the sums of output channel ``member`` of the block, if there is one."""
+    layout = work.layout
+    group, block = work.block // layout.k_blocks, work.block % layout.k_blocks
+    k = tvm_ir.bind(group * layout.per_group + block * layout.k_block + member)
+    if layout.all_rows_exist:
+        _write_row(work, sums, k, corner, places)
+    else:
+        with T.If(member < layout.k_block), T.Then():
+            _write_row(work, sums, k, corner, places)
+
+
+def _write_row(
+    work: Work, sums: list[Any], k: Any, corner: tuple[Any, Any], places: list[tuple[int, int]]
+) -> None:
+    layout, lanes, epilogue, (y, x) = work.layout, work.layout.lanes, work.epilogue, corner
 
     def store(value: Any, dy: Any, dx: Any, width: int) -> None:
-        line, pixel = (0, panel.start + x) if layout.in_place else (panel.start + y, x)
-        where = [panel.image, k, line + dy, tvm_ir.ramp(pixel + dx, 1, width)]
-        T.buffer_store(panel.output, epilogue.finish(value, where, k, width), where)
+        line, pixel = (0, work.start + x) if layout.in_place else (work.start + y, x)
+        where = [work.image, k, line + dy, tvm_ir.ramp(pixel + dx, 1, width)]
+        T.buffer_store(work.output, epilogue.finish(value, where, k, width), where)
 
     biased = [tvm_ir.bind(epilogue.add_bias(value, k, lanes)) for value in sums]
-    if not panel.tile.is_buffered:
+    if not work.tile.is_buffered:
         for value, (dy, dx) in zip(biased, places, strict=True):
             store(value, dy, dx, lanes)
         return
     for value, (_, dx) in zip(biased, places, strict=True):
-        T.buffer_store(panel.tail, value, [tvm_ir.ramp(dx, 1, lanes)])
+        T.buffer_store(work.tail, value, [tvm_ir.ramp(dx, 1, lanes)])
     width = lanes
     while width > layout.line:
         width //= 2
-    with T.serial(0, panel.tile.lines) as line:
+    with T.serial(0, work.tile.lines) as line:
         for first in dict.fromkeys((0, layout.line - width)):
             place = tvm_ir.ramp(line * layout.row_stride + first, 1, width)
-            store(panel.tail[place], line, first, width)
+            store(work.tail[place], line, first, width)

@@ -113,13 +113,14 @@ CASES = [
     sparse_direct(conv(9, 19, c=6, k=9, groups=3, n=2), panel_vectors=8, k_block=2, rows_at_once=2),
     sparse_direct(conv(14, 14, c=9, k=22), panel_vectors=0, k_block=16, rows_at_once=8),
     sparse_direct(conv(7, 7, c=5), density=0.0, rows_at_once=2),
-    sparse_direct(conv(14, 30, c=20, k=5), panel_vectors=0, rows_at_once=2),
+    sparse_direct(conv(14, 30, c=20, k=5), panel_vectors=0, channel_block=0, rows_at_once=2),
     # Steps and other filters; a map that is read in place.
     sparse_direct(conv(11, 67, stride=2, n=2), panel_vectors=6, rows_at_once=4),
     sparse_direct(conv(20, 75, r=7, padding=THREE, stride=2), panel_vectors=12, rows_at_once=2),
     sparse_direct(conv(9, 53, r=5, columns=3, padding=TWO, stride=(1, 3), dilation=(2, 1))),
     sparse_direct(conv(12, 70, r=1, padding=(0, 0, 0, 0), stride=2), rows_at_once=4),
     sparse_direct(conv(9, 23, c=9, k=7, r=1, padding=(0, 0, 0, 0), n=2), rows_at_once=4),
+    sparse_direct(conv(8, 24, c=9, k=7, r=1, padding=(0, 0, 0, 0), n=2), rows_at_once=3),
 ]
 
 

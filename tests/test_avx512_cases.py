@@ -137,6 +137,7 @@ def test_sparse_direct_layouts_of_every_kind():
     assert {(x.in_place, x.is_merged) for x in layouts} >= {(True, True), (False, True), (False, 0)}
     assert {x.slices_outside for x in layouts} == {True, False}
     assert max(x.k_blocks for x in layouts) > 1 and max(x.panels for x in layouts) > 1
+    assert {x.channel_blocks > 1 for x in layouts} == {True, False}
     tiles = [register_tile(x, REGISTERS) for x in layouts]
     assert {(t.is_buffered, t.lines > 1, t.lines > 0) for t in tiles} >= {
         (True, True, True),

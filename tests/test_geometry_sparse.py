@@ -98,13 +98,14 @@ def test_rows_share_the_zeros_between_them():
 
 
 def test_what_is_read_in_place():
-    alone = ConvShape(1, 4, 7, 7, 4, 1)
+    alone = ConvShape(1, 4, 12, 4, 4, 1)
     assert reads_in_place(alone, 8)
-    assert not reads_in_place(ConvShape(1, 4, 2, 3, 4, 1), 8)
+    assert not reads_in_place(alone, 64)
     for other in (
-        ConvShape(1, 4, 7, 7, 4, 1, (0, 0, 1, 0)),
-        ConvShape(1, 4, 7, 7, 4, 1, stride=2),
-        ConvShape(1, 4, 7, 7, 4, 1, columns=2),
+        ConvShape(1, 4, 7, 7, 4, 1),
+        ConvShape(1, 4, 12, 4, 4, 1, (0, 0, 1, 0)),
+        ConvShape(1, 4, 12, 4, 4, 1, stride=2),
+        ConvShape(1, 4, 12, 4, 4, 1, columns=2),
     ):
         assert not reads_in_place(other, 8)
 

@@ -25,7 +25,7 @@ from tvm_sparsewino.packing import pack
 from tvm_sparsewino.schedules.build import build_conv, kernel_name
 
 NONE, THREE = (0, 0, 0, 0), (3, 3, 3, 3)
-sparse = functools.partial(Case, m=0, algorithm=SPARSE_DIRECT, panel_vectors=4)
+sparse = functools.partial(Case, m=0, algorithm=SPARSE_DIRECT, panel_vectors=4, channel_block=2)
 pointwise = functools.partial(conv, r=1, padding=NONE)
 
 # Lines of parts of a row, of whole rows, of several rows, shorter than a vector; one pixel.
@@ -61,10 +61,12 @@ STEPS = [
 ]
 POINTWISE = [
     sparse(pointwise(5, 6)),
+    sparse(pointwise(4, 12), panel_vectors=0),
+    sparse(pointwise(4, 12, n=2), channel_block=0, lanes=8),
     sparse(pointwise(1, 1, n=2)),
     sparse(pointwise(3, 3), lanes=8, rows_at_once=2),
     sparse(pointwise(7, 7, n=2, c=9, k=7), lanes=8, k_block=4, rows_at_once=2),
-    sparse(pointwise(23, 31, c=6, k=10, groups=2), lanes=8, panel_vectors=11, rows_at_once=4),
+    sparse(pointwise(24, 30, c=6, k=10, groups=2), lanes=8, panel_vectors=11, rows_at_once=4),
     sparse(pointwise(12, 12, stride=2), lanes=8, panel_vectors=1),
     sparse(pointwise(12, 26, stride=(1, 2), n=2), lanes=8, panel_vectors=0),
     sparse(conv(6, 6, r=1, padding=(1, 2, 3, 0))),
@@ -76,8 +78,10 @@ CHANNELS = [
     sparse(conv(5, 8, c=6, k=9, groups=3, n=2), k_block=2, rows_at_once=4),
     sparse(conv(9, 17, c=6, k=6, groups=6), lanes=8, panel_vectors=0, rows_at_once=4),
     sparse(conv(5, 9, c=6, k=12, groups=6, stride=2), rows_at_once=2),
-    sparse(conv(14, 14, c=40, k=5), lanes=8, panel_vectors=0, rows_at_once=2),
-    sparse(conv(14, 30, c=20, k=5), lanes=8, panel_vectors=0, rows_at_once=2),
+    sparse(conv(14, 14, c=40, k=5), lanes=8, panel_vectors=0, channel_block=0, rows_at_once=2),
+    sparse(conv(14, 30, c=40, k=5), lanes=8, panel_vectors=0, channel_block=19, rows_at_once=2),
+    sparse(conv(6, 7, c=5, k=9), k_block=4, channel_block=1, rows_at_once=4),
+    sparse(pointwise(16, 16, c=90, k=5, n=2), lanes=8, panel_vectors=16, channel_block=40),
 ]
 DENSITIES = [
     sparse(conv(5, 9), density=0.0, rows_at_once=2),
@@ -102,6 +106,12 @@ def test_the_cases_are_of_every_kind():
     assert {(x.in_place, x.is_merged) for x in layouts} == {(True, True), (False, True), (False, 0)}
     assert {x.slices_outside for x in layouts} == {True, False}
     assert max(x.panels for x in layouts) > 1 and max(x.k_blocks for x in layouts) > 1
+    assert {(x.channel_blocks > 1, x.in_place, x.slices_outside) for x in layouts} >= {
+        (True, True, True),
+        (True, False, True),
+        (True, False, False),
+        (False, False, False),
+    }
     assert any(x.total_rows % x.rows for x in layouts)
 
 
@@ -111,7 +121,7 @@ SHAPES = [
     conv(4, 19, c=6, k=5),
     conv(5, 3, c=6, k=5),
     conv(9, 21, c=6, k=5, stride=2),
-    pointwise(5, 7, c=24, k=5),
+    pointwise(4, 8, c=24, k=5),
 ]
 
 

@@ -5,7 +5,7 @@ knows no channels, rows or columns, only offsets. For that the rows that a *pane
 output rows of one image) reads are copied into scratch, one plane per channel and per *phase*, a
 phase being what lies at one remainder by the stride. Rows of a plane share the zeros between them:
 those at a row's end are those before the next. A 1x1 filter of stride 1 needs no copy where the
-map itself is such a plane: its offsets are places in the map.
+map itself is such a plane, of whole cache lines: its offsets are places in the map.
 
 Outputs are computed along *lines*: runs of pixels that lie together in the output and whose inputs
 lie together in a plane. A line is an output row, or all pixels of a panel where rows follow each
@@ -83,6 +83,7 @@ class SparseLayout:
         rows: output rows of a panel; where inputs are read in place, pixels of a panel.
         rows_at_once: output channels computed together.
         k_block: output channels of one task; never across a group's border.
+        channel_block: input channels that are read before the sums are put aside.
         in_place: whether inputs are read from the map itself.
     """
 
@@ -91,6 +92,7 @@ class SparseLayout:
     rows: int
     rows_at_once: int
     k_block: int
+    channel_block: int
     in_place: bool
 
     # ---- tasks ----
@@ -119,6 +121,11 @@ class SparseLayout:
     def k_blocks(self) -> int:
         """Blocks of output channels in a group."""
         return ceil_div(self.per_group, self.k_block)
+
+    @property
+    def channel_blocks(self) -> int:
+        """Blocks of input channels in a group."""
+        return ceil_div(self.channels, self.channel_block)
 
     @property
     def slices(self) -> int:
@@ -200,13 +207,13 @@ class SparseLayout:
 
     @property
     def scratch_size(self) -> int:
-        """Floats of the copied rows of a group; vectors may reach a little beyond."""
-        return 0 if self.in_place else self.channels * self.channel_stride + 2 * self.lanes
+        """Floats of the copied rows of a block of channels; vectors may reach a little beyond."""
+        return 0 if self.in_place else self.channel_block * self.channel_stride + 2 * self.lanes
 
     @property
     def slices_outside(self) -> bool:
         """Whether what a panel reads stays in L1 while output channels pass."""
-        read = self.channels * self.rows if self.in_place else self.scratch_size
+        read = self.channel_block * self.rows if self.in_place else self.scratch_size
         return read <= SMALL_INPUT
 
     def tap_offset(self, i: int, j: int) -> int:
@@ -217,23 +224,28 @@ class SparseLayout:
 
 
 def reads_in_place(shape: ConvShape, lanes: int) -> bool:
-    """Whether a map is a plane as the kernel wants it: no filter, no step, no border."""
+    """Whether a map is a plane as the kernel wants it: no filter, no step, no border.
+
+    Channels that do not begin with a cache line are better copied: vectors across two lines are two
+    loads, and fill more of L1.
+    """
     alone = shape.taps == 1 and shape.stride == (1, 1) and not any(shape.padding)
-    return alone and shape.h * shape.w >= lanes
+    pixels = shape.h * shape.w
+    return alone and pixels >= lanes and pixels % CACHE_LINE == 0
 
 
 @lru_cache(maxsize=1024)
 def sparse_layout(plan: LayerPlan, lanes: int) -> SparseLayout:
     """The memory of the sparse direct kernel for ``plan`` on vectors of ``lanes`` float32.
 
-    The plan's ``panel_vectors`` and ``k_block`` are upper limits; 0 is no limit.
+    The plan's ``panel_vectors``, ``k_block`` and ``channel_block`` are upper limits; 0 is no limit.
 
     Raises:
         ShapeError: see :func:`tvm_sparsewino.geometry.check_shape`.
     """
     shape = plan.conv
     check_shape(shape)
-    per_group = shape.k // shape.groups
+    per_group, channels = shape.k // shape.groups, shape.c // shape.groups
     in_place = reads_in_place(shape, lanes)
     if in_place:
         pixels = shape.h * shape.w
@@ -249,6 +261,7 @@ def sparse_layout(plan: LayerPlan, lanes: int) -> SparseLayout:
         rows,
         min(plan.rows_at_once, per_group),
         min(plan.k_block or per_group, per_group),
+        min(plan.channel_block or channels, channels),
         in_place,
     )
 

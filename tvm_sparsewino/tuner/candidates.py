@@ -119,5 +119,4 @@ def _same_kernel(plan: LayerPlan, target: CpuTarget) -> tuple:
     if plan.m:
         panels = make_panels(plan.conv, plan.m, target.lanes, plan.panel_vectors)
         panel = (panels.rows, panels.segment_tiles)
-    channels = 0 if plan.algorithm == "sparse_direct" else plan.channel_block
-    return (panel, plan.rows_at_once, plan.k_block, channels, plan.split_k)
+    return (panel, plan.rows_at_once, plan.k_block, plan.channel_block, plan.split_k)
