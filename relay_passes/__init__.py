@@ -1,10 +1,24 @@
-"""Relax passes (the Relay line has none here): find, plan and replace convolutions."""
+"""Passes that find, plan and replace layers: in Relax here, in Relay in ``relay/``.
+
+The names are loaded when they are first used: each line of TVM lacks what the other is made of.
+"""
 
 from __future__ import annotations
 
-from .fold_batch_norm import FoldBatchNorm
-from .pipeline import sparsewino_pipeline
-from .plan_layers import plan
-from .rewrite_conv import SparsifyConvs
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "FoldBatchNorm": "fold_batch_norm",
+    "SparsifyConvs": "rewrite_conv",
+    "plan": "plan_layers",
+    "sparsewino_pipeline": "pipeline",
+}
 
 __all__ = ["FoldBatchNorm", "SparsifyConvs", "plan", "sparsewino_pipeline"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)

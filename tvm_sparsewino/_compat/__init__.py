@@ -22,7 +22,16 @@ from .kernels import (
     scratch,
     shuffle,
 )
-from .line import IS_RELAX_LINE, IS_SCHEDULED, NOALIAS, VERSION, ScheduleError, T, tir
+from .line import (
+    IS_RELAX_LINE,
+    IS_SCHEDULED,
+    NOALIAS,
+    VERSION,
+    ScheduleError,
+    T,
+    require_relay,
+    tir,
+)
 from .relax import constant_array, module_text, onnx_converters, tensor_dtype
 from .runtime import (
     build_module,
@@ -74,6 +83,7 @@ __all__ = [
     "prefetch",
     "prim_func",
     "ramp",
+    "require_relay",
     "runtime_files",
     "runtime_tensor",
     "schedule",

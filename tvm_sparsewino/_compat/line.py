@@ -10,6 +10,8 @@ import importlib.util
 import tvm
 from tvm.script.ir_builder import IRBuilder
 
+from ..errors import MissingExtra
+
 # TVM renamed tir to tirx a good while after Relay had left.
 IS_RELAX_LINE = importlib.util.find_spec("tvm.tirx") is not None
 
@@ -36,6 +38,20 @@ else:
 
 VERSION = str(tvm.__version__)
 
+
+def require_relay() -> None:
+    """Refuse to go on where TVM has no Relay.
+
+    Raises:
+        MissingExtra: it has none; the message names both versions.
+    """
+    if importlib.util.find_spec("tvm.relay") is None:
+        raise MissingExtra(
+            f"the installed TVM {VERSION} has no Relay: it ended with TVM 0.19. "
+            "docs/relay.md tells how to install this package beside TVM 0.16 to 0.19"
+        )
+
+
 __all__ = [
     "IS_RELAX_LINE",
     "IS_SCHEDULED",
@@ -46,5 +62,6 @@ __all__ = [
     "Schedule",
     "ScheduleError",
     "T",
+    "require_relay",
     "tir",
 ]

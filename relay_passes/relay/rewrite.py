@@ -1,0 +1,139 @@
+"""Plan a Relay module and apply the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import tvm
+from tvm import relay
+from tvm.ir import IRModule
+
+from ...config import CompileConfig, LayerPlan
+from ...errors import ConfigError, in_context
+from ...packing import pack
+from ...planner import kernel_weight, plan_left, plan_spatial, plan_winograd
+from ...records import Records
+from ...schedules.target import CpuTarget
+from ..plans import as_cpu_target, plans_by_name
+from .graph import Graph, is_graph, map_functions, rebuilt
+from .ops import packed_conv2d
+from .sites import ConvSite, EpilogueMatch, find_convs, match_epilogue
+
+
+def plan(
+    mod: IRModule,
+    target: str | CpuTarget | Any,
+    config: CompileConfig | None = None,
+    threads: int = 1,
+    records: Records | None = None,
+) -> tuple[LayerPlan, ...]:
+    """Decide for every 2-D convolution of ``mod`` how it runs; ``mod`` stays as it is.
+
+    The planner and its report are those of the Relax line.
+
+    Args:
+        mod: a module in Relay, as :func:`.preparing.prepare` returns it.
+        target: "llvm -mcpu=...", "native", a CpuTarget or TVM's Target of kind llvm.
+        config: options; the defaults if None.
+        threads: cores that will work together.
+        records: measurements, which are followed where they hold for a layer.
+
+    Raises:
+        ShapeError: a convolution with a symbolic shape; names the layer.
+        TargetError: an unknown target.
+    """
+    options = (as_cpu_target(target), config or CompileConfig(), threads, records)
+    graphs = [Graph(func) for func in mod.functions.values() if is_graph(func)]
+    return tuple(_plan_site(site, *options) for graph in graphs for site in find_convs(graph))
+
+
+def _plan_site(
+    site: ConvSite, cpu: CpuTarget, config: CompileConfig, threads: int, records: Records | None
+) -> LayerPlan:
+    if site.reason:
+        return plan_left(site.name, site.reason)
+    layer = (site.name, site.shape, site.weight)
+    if site.m:
+        return plan_winograd(*layer, site.m, cpu, config, threads, records, site.relu)
+    return plan_spatial(*layer, cpu, config, threads, records)
+
+
+@tvm.transform.module_pass(opt_level=0, name="sparsewino.SparsifyConvs")
+class SparsifyConvs:
+    """Replace every planned convolution, with what follows it, by one operator.
+
+    ``conv -> [+ bias] -> [+ residual] -> [activation]`` becomes
+    ``sparsewino.sparse_winograd_conv2d(x, (packed..., [bias], [slope], [residual]))``, or
+    ``sparsewino.direct_conv2d`` or ``sparsewino.sparse_conv2d`` where the plan says so.
+
+    Checked: the plan fits the layer it names; a chain is taken only as far as nothing else uses
+    what lies inside it, and a residual only when it has the output's shape. Convolutions that the
+    plan leaves, or does not name, stay as they are.
+
+    Args:
+        plan: what :func:`plan` made for this module.
+        target: as for ``plan``; the host if None.
+
+    Raises:
+        ConfigError: the plan names a layer twice, or does not fit a layer's weights or shape.
+    """
+
+    def __init__(self, plan: Iterable[LayerPlan], target: str | CpuTarget | Any = None) -> None:
+        self.plans = plans_by_name(tuple(plan))
+        self.cpu = as_cpu_target(target or "native")
+
+    def transform_module(self, mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
+        """Apply the pass to every function of ``mod``."""
+        return map_functions(mod, lambda func: _rewrite(func, self.plans, self.cpu))
+
+
+def _rewrite(func: relay.Function, plans: dict[str, LayerPlan], cpu: CpuTarget) -> relay.Function:
+    graph = Graph(func)
+    replacements: dict[relay.Expr, Any] = {}
+    claimed: set[relay.Expr] = set()
+    for site in find_convs(graph):
+        layer_plan = plans.get(site.name)
+        if layer_plan is None or layer_plan.algorithm == "left":
+            continue
+        with in_context(f"layer {site.name!r}"):
+            _check_fits(layer_plan, site)
+            match = match_epilogue(site, graph, claimed)
+            replacements[match.tail] = _operator(layer_plan, site, match, cpu)
+        claimed |= {*match.inner, match.tail}
+    return rebuilt(graph, replacements) if replacements else func
+
+
+def _check_fits(layer_plan: LayerPlan, site: ConvSite) -> None:
+    """Refuse a plan that was made for another layer or another shape."""
+    if site.reason:
+        raise ConfigError(f"the plan says {layer_plan.algorithm}, but {site.reason}")
+    if layer_plan.conv != site.shape:
+        raise ConfigError(f"the plan was made for {layer_plan.conv}, the layer is {site.shape}")
+    if site.m not in (0, layer_plan.m):
+        raise ConfigError(
+            f"the plan says m = {layer_plan.m}, the weights are made for m = {site.m}"
+        )
+    if layer_plan.winograd_relu != site.relu:
+        raise ConfigError("plan and layer differ in the ReLU of transformed inputs")
+
+
+def _operator(plan: LayerPlan, site: ConvSite, match: EpilogueMatch, cpu: CpuTarget) -> Any:
+    """The call that replaces a chain, made when what the chain reads is known."""
+    packed = pack(kernel_weight(site.weight, site.m, plan), plan, cpu.lanes)
+    constants = [relay.const(array) for array in packed.arrays]
+    operands = [relay.const(v) for v in (match.bias, match.slope) if v is not None]
+
+    def new(changed: Any) -> relay.Call:
+        residual = [] if match.residual is None else [changed(match.residual)]
+        return packed_conv2d(
+            changed(site.call.args[0]),
+            constants,
+            [*operands, *residual],
+            plan=plan,
+            epilogue=match.epilogue,
+            lanes=cpu.lanes,
+            vector_registers=cpu.vector_registers,
+        )
+
+    return new
