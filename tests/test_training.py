@@ -19,7 +19,7 @@ from tvm_sparsewino.nn.models import FFDNet
 from tvm_sparsewino.nn.patches import NoisyPatches, load_photos
 from tvm_sparsewino.nn.precondition import WhitenedAdam, WhitenedLayer
 from tvm_sparsewino.nn.second_order import prune_network
-from tvm_sparsewino.nn.training import TrainConfig, distillation, fine_tune
+from tvm_sparsewino.nn.training import TrainConfig, distillation, fine_tune, read_log
 from tvm_sparsewino.nn.weights_io import load_into
 
 
@@ -382,3 +382,62 @@ def test_ffdnet_recipe_without_training_takes_a_pruned_file_as_it_is(tmp_path, s
     other = dataclasses.replace(config, sparsity=0.3)
     again = train_ffdnet(other, tmp_path / "b", photos=photos, progress=False)
     assert again.read_bytes() == path.read_bytes()
+
+
+def quiet(folder, loss, config):
+    """Train one weight on ``loss``, from 1, with SGD at a rate of 1; returns it."""
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    args = (lambda step: torch.tensor([[float(step)]]), loss, config, folder)
+    return float(fine_tune(model, optimizer, *args, progress=False).weight.detach())
+
+
+def test_a_gradient_is_cut_to_twice_its_mean(tmp_path):
+    def slope(net, x):
+        return -net.weight.sum() * (1.0 if x < 2 else 10.0)
+
+    config = TrainConfig(3, warmup=0, final=1.0)
+    # 1, 1, and 2 instead of 10.
+    assert quiet(tmp_path / "a", slope, config) == pytest.approx(5.0)
+    uncut = dataclasses.replace(config, cut=0.0)
+    assert quiet(tmp_path / "b", slope, uncut) == pytest.approx(13.0)
+    with pytest.raises(ConfigError, match="cut"):
+        TrainConfig(1, cut=-1.0)
+
+
+def test_what_layers_draw_depends_on_the_step_alone(tmp_path):
+    drawn = {}
+
+    def noisy(name):
+        def loss(net, x):
+            drawn.setdefault(name, []).append(torch.rand(1).item())
+            return net.weight.sum()
+
+        return loss
+
+    config = TrainConfig(4, seed=5, save_every=2)
+    torch.manual_seed(1)
+    nn.Linear(1, 1, bias=False)
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    quiet(tmp_path / "a", noisy("a"), config)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    quiet(tmp_path / "b", noisy("b"), config)
+    assert drawn["a"] == drawn["b"] and len(set(drawn["a"])) == 4
+    quiet(tmp_path / "c", noisy("c"), dataclasses.replace(config, seed=6))
+    assert not set(drawn["c"]) & set(drawn["a"])
+
+
+def test_a_log_that_was_cut_short_is_read(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 0}\n{"step": 2}\n{"st')
+    assert read_log(path) == [{"step": 0}, {"step": 2}]
+
+
+def test_a_checkpoint_of_another_program_is_refused(tmp_path):
+    torch.save({"model": {}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(WeightsError, match=r"'config'.* are missing"):
+        checkpoint(tmp_path, TrainConfig(1))

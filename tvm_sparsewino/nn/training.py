@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ class Trainer:
         self._trim_log()
         visible = progress and self.ranks.first
         with (
-            torch.random.fork_rng(enabled=self.config.seed is not None),
+            kept_generators(self.model, self.config.seed is not None),
             TrainingView(self.config.steps, self.title, visible) as view,
         ):
             if self.step == 0:
@@ -332,6 +333,12 @@ def fine_tune(
         model, optimizer, batch, loss, config, Path(folder), evaluate=evaluate, pruner=pruner
     )
     return trainer.run(resume, progress)
+
+
+def kept_generators(model: nn.Module, enabled: bool = True) -> AbstractContextManager[None]:
+    """Inside, seeding changes nothing for those outside, on the CPU and the model's GPUs."""
+    gpus = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    return torch.random.fork_rng(devices=gpus, enabled=enabled)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from ...errors import ConfigError
 from ...files import replacing
 from ..data import load_data
 from ..distributed import find_device, joined
+from ..training import kept_generators
 from .curves import draw_curves
 from .methods import UNPRUNED, converted, pruner_of, starting_point
 from .networks import make_network
@@ -93,7 +94,7 @@ def _dense(setting: Setting, folder: Path) -> nn.Module:
     """The dense network after its training, from its folder where that is finished."""
     e = setting.experiment
     _same(folder, identity(e, dense=True), asdict(e), setting.ranks.first)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=()):  # made on the CPU
         torch.manual_seed(e.seed)
         model = make_network(e.network, e.network_options, setting.data[0])
     model = model.to(setting.device, setting.dtype)
@@ -141,7 +142,7 @@ def _made_start(setting: Setting, dense: nn.Module) -> dict[str, Any]:
     batches = setting.batches(_TUNE)
     batches.rank, batches.ranks = 0, 1
     inputs = torch.cat([batches(i)[0] for i in range(-(-e.prune.images // e.batch))])
-    with torch.random.fork_rng():
+    with kept_generators(dense):
         torch.manual_seed(e.seed)
         model = starting_point(dense, e.prune, list(inputs[: e.prune.images].split(e.batch)))
     spent = {"seconds": time.monotonic() - begin, "cpu_seconds": time.process_time() - cpu_begin}
