@@ -210,6 +210,7 @@ def _winograd(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> 
         points=[point.decode() for point in given["points"]],
         padding=given["padding"],
         groups=given["groups"],
+        relu=bool(given.get("winograd_relu", 0)),
     )
     return importer.named(importer.builder.emit(call), node)
 

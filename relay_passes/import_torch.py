@@ -16,7 +16,7 @@ from .ops import WINOGRAD, winograd_conv2d
 from .patterns import LAYER_NAMES
 
 # Operands of torch.ops.sparsewino.winograd_conv2d, in order.
-_OPERANDS = ("x", "weight", "bias", "m", "r", "padding", "groups")
+_OPERANDS = ("x", "weight", "bias", "m", "r", "padding", "groups", "relu")
 
 
 def import_exported_program(program: Any) -> IRModule:
@@ -64,6 +64,7 @@ def _convert_winograd(node: Any, importer: Any) -> relax.Var:
             points=points_to_text(canonical_points(m, r)),
             padding=values["padding"],
             groups=int(values.get("groups", 1)),
+            relu=bool(values.get("relu", False)),
         )
         return importer.block_builder.emit(call)
 

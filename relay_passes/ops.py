@@ -44,6 +44,7 @@ def winograd_conv2d(
     points: Sequence[str],
     padding: Sequence[int],
     groups: int = 1,
+    relu: bool = False,
 ) -> relax.Call:
     """A convolution with Winograd coefficients.
 
@@ -54,9 +55,15 @@ def winograd_conv2d(
         m, r, points: the algorithm; points as text, "inf" last.
         padding: (top, left, bottom, right).
         groups: channel groups.
+        relu: whether negative transformed inputs count as zero (a Winograd-ReLU layer).
     """
     attrs = dict_attrs(
-        m=m, r=r, points=list(points), padding=[int(p) for p in padding], groups=groups
+        m=m,
+        r=r,
+        points=list(points),
+        padding=[int(p) for p in padding],
+        groups=groups,
+        relu=bool(relu),
     )
     args = [data, weight] if bias is None else [data, weight, bias]
     return relax.Call(_operator(WINOGRAD), args, attrs)
@@ -138,6 +145,11 @@ def winograd_algorithm(call: relax.Call) -> CookToom:
     attrs = call.attrs
     points = points_from_text([str(p) for p in attrs["points"]])
     return cook_toom(int(attrs["m"]), int(attrs["r"]), points)
+
+
+def has_winograd_relu(call: relax.Call) -> bool:
+    """Whether a ``winograd_conv2d`` call counts negative transformed inputs as zero."""
+    return bool(call.attrs["relu"])
 
 
 def winograd_shape(call: relax.Call) -> ConvShape:

@@ -15,7 +15,14 @@ from ..config import ConvShape, Epilogue
 from ..errors import ShapeError, in_context
 from ..geometry import as_padding, check_shape, winograd_refusal
 from .bindings import Bindings
-from .ops import WINOGRAD, is_call_to, static_shape, winograd_algorithm, winograd_shape
+from .ops import (
+    WINOGRAD,
+    has_winograd_relu,
+    is_call_to,
+    static_shape,
+    winograd_algorithm,
+    winograd_shape,
+)
 
 CONV2D = "relax.nn.conv2d"
 # Function attribute: name of the variable that holds a convolution -> the layer's name.
@@ -34,6 +41,7 @@ class ConvSite:
         weight: its weights, spatial [K, C/groups, r, s] or Winograd [alpha^2, K, C/groups].
         m: the tile that Winograd weights were made for; 0 for spatial weights.
         reason: why no kernel can take it; "" when one can.
+        relu: whether its negative transformed inputs count as zero.
     """
 
     name: str
@@ -43,6 +51,7 @@ class ConvSite:
     weight: np.ndarray | None = None
     m: int = 0
     reason: str = ""
+    relu: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +114,8 @@ def _site(name: str, var: relax.Var, call: relax.Call, bindings: Bindings) -> Co
             return ConvSite(name, var, call, reason="its bias is not constant")
         if not algorithm.is_canonical:
             return ConvSite(name, var, call, reason=f"its {algorithm} has points of its own")
-        return _checked(ConvSite(name, var, call, shape, weight, algorithm.m))
+        relu = has_winograd_relu(call)
+        return _checked(ConvSite(name, var, call, shape, weight, algorithm.m, relu=relu))
     reason = _spatial_refusal(call, weight)
     if reason:
         return ConvSite(name, var, call, reason=reason)

@@ -18,7 +18,7 @@ from ..schedules.target import CpuTarget
 from .bindings import Bindings, map_functions, replaced
 from .ops import packed_conv2d
 from .patterns import ConvSite, EpilogueMatch, find_convs, match_epilogue
-from .plan_layers import as_cpu_target, plans_by_name
+from .plans import as_cpu_target, plans_by_name
 
 
 @tvm.transform.module_pass(opt_level=0, name="SparsifyConvs")
@@ -77,6 +77,11 @@ def _check_fits(plan: LayerPlan, site: ConvSite) -> None:
         raise ConfigError(f"the plan says {plan.algorithm}, but {site.reason}")
     if plan.conv != site.shape:
         raise ConfigError(f"the plan was made for {plan.conv}, the layer is {site.shape}")
+    if plan.winograd_relu != site.relu:
+        have, want = (("without", "with")[flag] for flag in (plan.winograd_relu, site.relu))
+        raise ConfigError(
+            f"the plan is one {have} a ReLU of transformed inputs, the layer one {want} it"
+        )
     if site.m not in (0, plan.m):
         raise ConfigError(f"the plan says m = {plan.m}, the weights are made for m = {site.m}")
 

@@ -9,8 +9,10 @@ from .._compat import tir
 from ..config import Epilogue, LayerPlan
 from ..errors import ConfigError
 from ..geometry import check_shape, kernel_layout
+from ..geometry_depthwise import depthwise_layout, is_depthwise
 from ..geometry_direct import direct_layout
 from ..geometry_sparse import sparse_layout
+from .depthwise import emit_depthwise
 from .direct_conv import emit_direct_conv
 from .epilogue import EpilogueOperands
 from .fused import emit_fused
@@ -63,7 +65,10 @@ def build_conv(
         residual = tvm_ir.arg("residual", out_shape, "float32") if epilogue.residual else None
         output = tvm_ir.arg("output", out_shape, "float32")
         operands = EpilogueOperands(epilogue, bias, slope, residual)
-        if plan.algorithm == "dense_direct":
+        if plan.algorithm == "dense_direct" and is_depthwise(shape):
+            layout = depthwise_layout(plan, lanes)
+            emit_depthwise(data, weights[0], output, layout, operands, vector_registers)
+        elif plan.algorithm == "dense_direct":
             layout = direct_layout(plan, lanes)
             emit_direct_conv(data, weights[0], output, layout, operands, vector_registers)
         elif plan.algorithm == "sparse_direct":
@@ -84,6 +89,7 @@ def kernel_name(plan: LayerPlan, epilogue: Epilogue) -> str:
     parts += [f"d{s.dilation[0]}x{s.dilation[1]}"] * (s.dilation != (1, 1))
     parts += [f"g{s.groups}"] * (s.groups > 1)
     parts += [plan.structure] * (plan.structure != "unstructured")
+    parts += ["winograd_relu"] * plan.winograd_relu
     parts += ["bias"] * epilogue.bias + ["add"] * epilogue.residual
     parts += [epilogue.activation] * (epilogue.activation != "none")
     return "_".join(parts)

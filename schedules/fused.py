@@ -55,7 +55,7 @@ def emit_fused(
         tvm_ir.scratch((layout.product.size,)) as product,
     ):
         panel = tvm_ir.bind(task // parts)
-        emit_input_transform(data, v, shape, layout, algorithm, panel)
+        emit_input_transform(data, v, shape, layout, algorithm, panel, plan.winograd_relu)
         with T.serial(0, blocks) as number:
             block = tvm_ir.bind(task % parts * blocks + number)
             _emit_product(weights, v, product, block, plan, layout, vector_registers)

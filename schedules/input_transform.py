@@ -23,7 +23,13 @@ from .segments import each_segment
 
 
 def emit_input_transform(
-    data: Any, v: Any, shape: ConvShape, layout: KernelLayout, algorithm: CookToom, panel: Any
+    data: Any,
+    v: Any,
+    shape: ConvShape,
+    layout: KernelLayout,
+    algorithm: CookToom,
+    panel: Any,
+    relu: bool = False,
 ) -> None:
     """Emit the transform of all channels of one panel.
 
@@ -34,6 +40,7 @@ def emit_input_transform(
         layout: memory layout.
         algorithm: F(m, r).
         panel: index of the panel.
+        relu: whether negative results count as zero.
     """
     staging = Staging(layout.panels)
     with (
@@ -51,7 +58,7 @@ def emit_input_transform(
             base = tvm_ir.bind(layout.v.channel_offset(channel))
             with T.serial(0, layout.panels.vectors) as vector:
                 prefetch_inputs(data, shape, layout.panels, panel, channel + 1, vector)
-                _emit_horizontal(staged, starts, v, base, vector, layout, staging, algorithm)
+                _emit_horizontal(staged, starts, v, base, vector, layout, staging, algorithm, relu)
 
 
 def _emit_horizontal(
@@ -63,6 +70,7 @@ def _emit_horizontal(
     layout: KernelLayout,
     staging: Staging,
     algorithm: CookToom,
+    relu: bool,
 ) -> None:
     """B from the right: take apart, transform, and store every coordinate's vector of tiles."""
     m, alpha, lanes, run = algorithm.m, algorithm.alpha, layout.panels.lanes, staging.run
@@ -79,4 +87,5 @@ def _emit_horizontal(
         xs = take_apart(load, m, alpha, lanes, run)
         for j, y in enumerate(apply_matrix(algorithm.bt, xs, lanes)):
             at = to + j * layout.v.coordinate_stride
-            T.buffer_store(v, y, [tvm_ir.ramp(at, 1, lanes)])
+            value = tir.max(tvm_ir.broadcast(0.0, lanes), y) if relu else y
+            T.buffer_store(v, value, [tvm_ir.ramp(at, 1, lanes)])

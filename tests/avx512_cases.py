@@ -56,6 +56,8 @@ CASES = [
     sparse(conv(1, 1, c=1, k=1), density=1.0),
     sparse(conv(7, 7, c=4, k=9), density=0.0, k_block=4, rows_at_once=2, epilogue=PRELU),
     sparse(conv(6, 19, c=4, k=17, padding=(0, 1, 2, 0)), density=1.0, rows_at_once=8),
+    # A ReLU of the transformed inputs.
+    sparse(conv(9, 35, c=5, k=7), rows_at_once=2, winograd_relu=True),
     # Blocks of output channels in parallel.
     sparse(conv(9, 11, c=13, k=21), rows_at_once=2, k_block=8, split_k=True),
     dense(conv(9, 11, c=5, k=7, n=3), panel_vectors=1, k_block=3, rows_at_once=4, split_k=True),

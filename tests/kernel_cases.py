@@ -66,6 +66,7 @@ class Case:
     structure: str = "unstructured"
     has_it: bool = True
     split_k: bool = False
+    winograd_relu: bool = False
 
     @property
     def plan(self):
@@ -81,6 +82,7 @@ class Case:
             self.rows_at_once,
             structure=self.structure,
             split_k=self.split_k,
+            winograd_relu=self.winograd_relu,
         )
 
     def __str__(self):
@@ -96,7 +98,7 @@ class Case:
         )
         if self.structure != "unstructured":
             name += f"-{self.structure}{'' if self.has_it else '-not'}"
-        return name + "-split" * self.split_k
+        return name + "-split" * self.split_k + "-wrelu" * self.winograd_relu
 
 
 def weights(structure, rng, shape=(16, 16, 20), density=0.2, groups=1):
@@ -176,7 +178,8 @@ def _winograd(case, x, u):
         name: tuple(tuple(map(abs, row)) for row in getattr(algorithm, name))
         for name in ("bt", "g", "at")
     }
-    y = reference.winograd_conv2d(x, u, algorithm, None, s.padding, s.groups)
+    relu = case.winograd_relu
+    y = reference.winograd_conv2d(x, u, algorithm, None, s.padding, s.groups, relu)
     bound = reference.winograd_conv2d(
         abs(x), abs(u), dataclasses.replace(algorithm, **absolute), None, s.padding, s.groups
     )

@@ -98,6 +98,15 @@ DENSES = [
     Case(conv(5, 37, c=4, k=10, groups=2), 2, 1.0, DENSE, 1, 7, 1, 8, registers=32),
     Case(conv(7, 6, c=3, k=3, r=5, padding=(2, 4, 0, 1)), 2, 1.0, DENSE, 2, rows_at_once=3),
 ]
+# Behind a ReLU of the transformed inputs.
+RELUS = [
+    Case(conv(5, 9, c=9, k=7), rows_at_once=2, winograd_relu=True),
+    Case(conv(9, 23, c=6, k=9, groups=3, n=2), 4, 0.4, lanes=8, winograd_relu=True),
+    Case(conv(7, 6, c=3, k=3, r=5, padding=(2, 4, 0, 1)), 2, 0.5, winograd_relu=True),
+    Case(conv(9, 11, c=5, k=7), 4, 1.0, DENSE, 3, rows_at_once=2, lanes=8, winograd_relu=True),
+    Case(conv(9, 11, c=8, k=8), 2, 0.5, structure="rows2", lanes=8, winograd_relu=True),
+    Case(conv(9, 11, c=8, k=8), 2, 0.5, k_block=4, split_k=True, winograd_relu=True),
+]
 WIDEST = [
     Case(conv(9, 11, n=2), 2, 0.4, SPARSE, 2, lanes=16, rows_at_once=2, registers=32),
     Case(conv(5, 67), 4, 0.4, SPARSE, 1, lanes=16, registers=32),
@@ -108,7 +117,7 @@ needs_avx512 = pytest.mark.skipif(HOST.lanes < 16, reason="the host has no 16-la
 
 @pytest.mark.parametrize(
     "case",
-    [*MAPS, *PADDING, *FILTERS, *CHANNELS, *DENSES]
+    [*MAPS, *PADDING, *FILTERS, *CHANNELS, *DENSES, *RELUS]
     + [pytest.param(case, marks=needs_avx512) for case in WIDEST],
     ids=str,
 )

@@ -305,6 +305,7 @@ class LayerPlan(_Checked):
         structure: the pattern of zeros that a sparse kernel makes use of, one of ``STRUCTURES``.
         split_k: whether blocks of output channels run in parallel, not only panels, for layers of
             fewer panels than threads.
+        winograd_relu: whether negative transformed inputs count as zero.
     """
 
     name: str
@@ -322,8 +323,13 @@ class LayerPlan(_Checked):
     cost_cycles: float = 0.0
     structure: str = "unstructured"
     split_k: bool = False
+    winograd_relu: bool = False
 
     def __post_init__(self) -> None:
+        _check(
+            not self.winograd_relu or self.algorithm.endswith("winograd"),
+            f"only a Winograd kernel transforms inputs, got winograd_relu of {self.algorithm!r}",
+        )
         _check(self.algorithm in ALGORITHMS, f"unknown algorithm {self.algorithm!r}")
         _check(self.structure in STRUCTURES, f"unknown structure {self.structure!r}")
         _check(

@@ -95,6 +95,7 @@ def plan_winograd(
     config: CompileConfig,
     threads: int = 1,
     records: Records | None = None,
+    relu: bool = False,
 ) -> LayerPlan:
     """Plan a convolution whose weights are Winograd coefficients: m is fixed, others cannot run it.
 
@@ -108,12 +109,16 @@ def plan_winograd(
         threads: cores that work together; they decide the blocking, never algorithm or tile, so
             that results do not depend on them.
         records: measurements, which are followed where they hold for the layer.
+        relu: whether negative transformed inputs count as zero: what the ReLU costs is in the noise
+            of the predictions and of the records.
     """
     options = winograd_options(shape, u, m, target)
     origin = f"trained as Winograd coefficients of F({m},{shape.r})"
+    origin += " behind a ReLU of the transformed inputs" if relu else ""
     planned = _planned(name, shape, options, config, origin, machine(target, threads))
     key = weights_key(shape, u, m, target, threads)
-    return _as_recorded(planned, options, origin, key, records)
+    recorded = _as_recorded(planned, options, origin, key, records)
+    return dataclasses.replace(recorded, winograd_relu=relu)
 
 
 def plan_spatial(

@@ -71,11 +71,15 @@ def winograd_conv2d(
     bias: np.ndarray | None = None,
     padding: Padding = (0, 0, 0, 0),
     groups: int = 1,
+    relu: bool = False,
 ) -> np.ndarray:
     """Winograd convolution with coefficients U [alpha^2, K, C/groups] -> float64 [N, K, OH, OW].
 
     The coefficients may lie outside the image of G (Winograd-native weights): the result is then
     defined by the tiles, which start at the top left corner of the padded map.
+
+    With ``relu`` negative transformed inputs count as zero: a Winograd-ReLU layer (X. Liu, J. Pool,
+    S. Han, W. Dally, "Efficient Sparse-Winograd Convolutional Neural Networks", arXiv:1802.06367).
 
     Raises:
         ShapeError: coefficients of another algorithm, channels that do not match, or a map that
@@ -98,6 +102,7 @@ def winograd_conv2d(
     tiles = tiles[:, :, ::m, ::m]
     v = np.einsum("ia,nctuab,jb->ijnctu", bt, tiles, bt, optimize=True)
     v = v.reshape(alpha**2, n, groups, cg, ty, tx)
+    v = np.maximum(v, 0) if relu else v
     u = weight.reshape(alpha**2, groups, k // groups, cg)
     product = np.einsum("xgkc,xngctu->xngktu", u, v, optimize=True)
     product = product.reshape(alpha, alpha, n, k, ty, tx)

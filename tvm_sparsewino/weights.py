@@ -23,6 +23,8 @@ FORMAT = "tvm-sparsewino"
 VERSION = "1"
 WINOGRAD = "winograd"
 DENSE = "dense"
+# Entry of a layer that counts negative transformed inputs as zero; true where it is there.
+RELU = "winograd_relu"
 
 # Larger tiles are useless in float32; the limit keeps a hostile header from costing time.
 MAX_ALPHA = 32
@@ -42,6 +44,7 @@ class LayerWeights:
         u: canonical, unscaled coefficients, float32 [alpha^2, K, C/groups] (None when dense).
         weight: an ordinary weight, float32, of any shape that begins with K (None when Winograd).
         bias: float32 [K], or None.
+        relu: whether the layer counts negative transformed inputs as zero (Winograd only).
 
     Raises:
         WeightsError: a name, kind, tile, shape or dtype that does not fit, or NaN or infinity.
@@ -55,15 +58,22 @@ class LayerWeights:
     u: np.ndarray | None = None
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
+    relu: bool = False
 
     @classmethod
     def winograd(
-        cls, name: str, m: int, r: int, u: np.ndarray, bias: np.ndarray | None = None
+        cls,
+        name: str,
+        m: int,
+        r: int,
+        u: np.ndarray,
+        bias: np.ndarray | None = None,
+        relu: bool = False,
     ) -> LayerWeights:
         """Winograd-domain weights ``u`` of F(m, r) at the canonical points."""
         with in_context(f"layer {name!r}"):
             points = _points(m, r)
-        return cls(name, WINOGRAD, m, r, points, u=u, bias=bias)
+        return cls(name, WINOGRAD, m, r, points, u=u, bias=bias, relu=relu)
 
     @classmethod
     def dense(cls, name: str, weight: np.ndarray, bias: np.ndarray | None = None) -> LayerWeights:
@@ -157,6 +167,8 @@ def _entry(layer: LayerWeights, stored: list[str]) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": layer.name, "kind": layer.kind, "stored": stored}
     if layer.kind == WINOGRAD:
         entry.update(m=layer.m, r=layer.r, points=layer.points, shape=layer.u.shape)
+        if layer.relu:
+            entry[RELU] = True
     return entry
 
 
@@ -183,7 +195,8 @@ def _check_entry(entry: Any) -> None:
     }
     parts = {WINOGRAD: ["mask", "values"], DENSE: ["weight"]}
     kind = entry.get("kind") if isinstance(entry, dict) else None
-    if not isinstance(kind, str) or kind not in fields or set(entry) != fields[kind]:
+    relu = {RELU} if kind == WINOGRAD and entry.get(RELU) is True else set()
+    if not isinstance(kind, str) or kind not in fields or set(entry) != fields[kind] | relu:
         raise WeightsError(f"metadata 'layers' holds an entry of unknown form: {entry!r:.200}")
     if not isinstance(entry["name"], str):
         raise WeightsError(f"a layer's name must be text, got {entry['name']!r:.200}")
@@ -200,7 +213,7 @@ def _read_layer(file: TensorFile, entry: dict[str, Any]) -> LayerWeights:
         if entry["kind"] == WINOGRAD:
             u = _read_coefficients(file, entry)
             channels, made = u.shape[1], {"u": u, "m": entry["m"], "r": entry["r"]}
-            made["points"] = tuple(entry["points"])
+            made["points"], made["relu"] = tuple(entry["points"]), RELU in entry
         else:
             weight = f"{name}.weight"
             shape = file.shape(weight, "F32")

@@ -61,9 +61,13 @@ def watching(
 
 
 def transformed_input(layer: WinogradConv2d, x: Tensor) -> Tensor:
-    """V [alpha^2, tiles, C] of a layer's input [N, C, H, W], its own padding applied."""
+    """V [alpha^2, tiles, C] of a layer's input [N, C, H, W], as its coefficients see it.
+
+    That is with the layer's own padding, and behind its ReLU if it has one.
+    """
     x, padding = explicit_padding(x, layer.padding, layer.padding_mode)
-    return transform_input(x, layer.m, layer.r, padding)
+    v = transform_input(x, layer.m, layer.r, padding)
+    return v.relu_() if layer.winograd_relu else v
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ class FrozenWinogradConv2d(nn.Module):
     def __init__(self, layer: WinogradConv2d) -> None:
         super().__init__()
         self.m, self.r, self.groups = layer.m, layer.r, layer.groups
+        self.winograd_relu = layer.winograd_relu
         self.padding, self.padding_mode = layer.padding, layer.padding_mode
         weight = layer.winograd_weight.detach().clone()
         bias = None if layer.bias is None else layer.bias.detach().clone()
@@ -33,9 +34,8 @@ class FrozenWinogradConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, K, OH, OW]."""
         x, padding = explicit_padding(x, self.padding, self.padding_mode)
-        return winograd_conv2d(
-            x, self.weight, self.bias, self.m, self.r, list(padding), self.groups
-        )
+        args = (x, self.weight, self.bias, self.m, self.r, list(padding), self.groups)
+        return winograd_conv2d(*args, self.winograd_relu)
 
 
 def prepare_for_export(model: nn.Module) -> nn.Module:

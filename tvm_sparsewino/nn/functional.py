@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..errors import ShapeError
 from .padding import Padding
@@ -45,6 +46,7 @@ def winograd_conv2d(
     r: int,
     padding: Padding = (0, 0, 0, 0),
     groups: int = 1,
+    relu: bool = False,
 ) -> Tensor:
     """Stride-1 convolution F(m x m, r x r) with Winograd-domain coefficients.
 
@@ -57,9 +59,12 @@ def winograd_conv2d(
         r: filter taps per dimension.
         padding: zeros at (top, left, bottom, right).
         groups: channel groups.
+        relu: whether negative transformed inputs count as zero, as in a Winograd-ReLU layer (X.
+            Liu et al., arXiv:1802.06367).
 
     Returns:
-        [N, K, OH, OW], in the memory format of ``x``. Differentiable any number of times.
+        [N, K, OH, OW], in the memory format of ``x``. Differentiable any number of times, once with
+        ``relu``.
 
     Raises:
         ShapeError: shapes or dtypes that do not fit together.
@@ -67,9 +72,10 @@ def winograd_conv2d(
     device_type = x.device.type
     if torch.is_autocast_enabled(device_type):
         with torch.autocast(device_type, enabled=False):
-            return winograd_conv2d(x.to(weight.dtype), weight, bias, m, r, padding, groups)
+            return winograd_conv2d(x.to(weight.dtype), weight, bias, m, r, padding, groups, relu)
     check_operands(x, weight, bias, m, r, padding, groups)
-    return _Forward.apply(x, weight, bias, (m, r, tuple(padding), groups))
+    spec = (m, r, tuple(padding), groups)
+    return (_ReluForward if relu else _Forward).apply(x, weight, bias, spec)
 
 
 def transform_input(x: Tensor, m: int, r: int, padding: Padding) -> Tensor:
@@ -180,8 +186,33 @@ class _Backward(torch.autograd.Function):
         return out_grad, out_x, out_weight, None, None
 
 
+class _ReluForward(torch.autograd.Function):
+    """y = f(x, U) + bias with a ReLU of the transformed inputs. Not bilinear: one derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, spec: tuple) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.spec = spec
+        return _convolve(x, weight, bias, *spec, relu=True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        *needs, need_bias, _ = ctx.needs_input_grad
+        grads = gradients(grad, x, weight, *ctx.spec, needs=tuple(needs), relu=True)
+        return *grads, grad.sum((0, 2, 3)) if need_bias else None, None
+
+
 def _convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, m: int, r: int, padding: Padding, groups: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    m: int,
+    r: int,
+    padding: Padding,
+    groups: int,
+    relu: bool = False,
 ) -> Tensor:
     k = weight.shape[1]
     grid = Grid.of(x, k, m, r, padding, groups)
@@ -191,6 +222,7 @@ def _convolve(
     columns = _grouped(weight, groups).transpose(1, 2)
     for chunk in grid.chunks(x):
         v = input_chunk(padded, grid, chunk, bt)
+        v = v.relu_() if relu else v
         product = torch.bmm(v.flatten(0, 1), columns)
         y = output_chunk(product, grid, chunk, at)
         if bias is not None:
@@ -212,22 +244,25 @@ def gradients(
     padding: Padding,
     groups: int,
     needs: tuple[bool, bool],
+    relu: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of :func:`winograd_conv2d` in the input and in U, those that are needed."""
     need_x, need_weight = needs
     grid = Grid.of(x, weight.shape[1], m, r, padding, groups)
     bt, at = transforms(m, r, x.dtype, x.device)
     rows = _grouped(weight, groups)
-    padded = padded_map(x, grid) if need_weight else None
+    padded = padded_map(x, grid) if need_weight or relu else None
     grad_weight = weight.new_zeros(rows.shape) if need_weight else None
     grad_padded = x.new_zeros(grid.padded) if need_x else None
     for chunk in grid.chunks(x):
         d_product = product_gradients(grad, grid, chunk, at)
+        v = input_chunk(padded, grid, chunk, bt).flatten(0, 1) if padded is not None else None
+        v = v.relu_() if relu else v
         if need_weight:
-            v = input_chunk(padded, grid, chunk, bt).flatten(0, 1)
             grad_weight.baddbmm_(d_product.transpose(1, 2), v)
         if need_x:
             d_v = torch.bmm(d_product, rows)
+            d_v = d_v.mul_(v > 0) if relu else d_v
             tiles = bt.t() @ d_v.view(grid.alpha**2, -1)
             add_tiles(grad_padded, tiles, grid, chunk)
     grad_x = None

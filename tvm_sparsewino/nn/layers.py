@@ -17,6 +17,8 @@ from .padding import MODES, conv_padding, explicit_padding, four_sides
 
 # Layout of what WinogradConv2d adds to a state_dict; changes with it.
 STATE_VERSION = 1
+# The same of a layer with winograd_relu, so that neither loads the other's checkpoint.
+RELU_VERSION = 2
 
 
 class WinogradConv2d(nn.Module):
@@ -41,6 +43,9 @@ class WinogradConv2d(nn.Module):
         groups: channel groups.
         bias: whether to add a learned bias.
         padding_mode: one of :data:`.padding.MODES`.
+        winograd_relu: whether negative transformed inputs count as zero: the Winograd-ReLU layer of
+            X. Liu, J. Pool, S. Han and W. Dally, "Efficient Sparse-Winograd Convolutional Neural
+            Networks" (arXiv:1802.06367), which takes the place of a ReLU in front of the layer.
         device, dtype: of the parameters; float32 or float64.
 
     Attributes:
@@ -66,6 +71,7 @@ class WinogradConv2d(nn.Module):
         padding_mode: str = "zeros",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        winograd_relu: bool = False,
     ) -> None:
         super().__init__()
         _check_channels(in_channels, out_channels, groups)
@@ -75,6 +81,7 @@ class WinogradConv2d(nn.Module):
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.padding = four_sides(padding)
         self.padding_mode = padding_mode
+        self.winograd_relu = winograd_relu
         kind = {"device": device, "dtype": dtype}
         shape = (self.algorithm.coordinates, out_channels, in_channels // groups)
         self.weight = nn.Parameter(torch.empty(shape, **kind))
@@ -203,13 +210,13 @@ class WinogradConv2d(nn.Module):
         x, padding = explicit_padding(x, self.padding, self.padding_mode)
         args = (x, self.winograd_weight, self.bias, self.m, self.r)
         if torch.compiler.is_compiling():
-            return winograd_conv2d(*args, list(padding), self.groups)
+            return winograd_conv2d(*args, list(padding), self.groups, self.winograd_relu)
         if torch.is_autocast_enabled(x.device.type):
             # The transforms cancel digits that half precision does not have.
             with torch.autocast(x.device.type, enabled=False):
                 args = (x.to(self.weight.dtype), *args[1:])
-                return functional.winograd_conv2d(*args, padding, self.groups)
-        return functional.winograd_conv2d(*args, padding, self.groups)
+                return functional.winograd_conv2d(*args, padding, self.groups, self.winograd_relu)
+        return functional.winograd_conv2d(*args, padding, self.groups, self.winograd_relu)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
@@ -220,13 +227,15 @@ class WinogradConv2d(nn.Module):
             text += ", bias=False"
         if self.padding_mode != "zeros":
             text += f", padding_mode={self.padding_mode!r}"
+        if self.winograd_relu:
+            text += ", winograd_relu=True"
         if self.mask is not None:
             text += f", density={self.mask.double().mean().item():.4f}"
         return text
 
     def get_extra_state(self) -> Tensor:
         """Version, m, r and the points as int64: a tensor, so that any file format can hold it."""
-        return _extra_state(self.algorithm)
+        return _extra_state(self)
 
     def set_extra_state(self, state: Any) -> None:
         """Nothing to restore: :meth:`_load_from_state_dict` has compared it already."""
@@ -254,7 +263,7 @@ class WinogradConv2d(nn.Module):
             WeightsError: another algorithm, format version, shape, or an unusable scale or mask.
         """
         state = state_dict.get(prefix + "_extra_state")
-        own = _extra_state(self.algorithm)
+        own = _extra_state(self)
         if state is not None and not (isinstance(state, Tensor) and torch.equal(state.cpu(), own)):
             raise WeightsError(
                 f"{where}: expected {_describe(own)}, the checkpoint holds {_describe(state)}"
@@ -297,9 +306,11 @@ def _white_scale(algorithm: CookToom) -> Tensor:
     return torch.from_numpy(algorithm.importance()).view(-1, 1, 1)
 
 
-def _extra_state(algorithm: CookToom) -> Tensor:
+def _extra_state(layer: WinogradConv2d) -> Tensor:
+    algorithm = layer.algorithm
+    version = RELU_VERSION if layer.winograd_relu else STATE_VERSION
     points = [n for p in algorithm.points for n in (p.numerator, p.denominator)]
-    return torch.from_numpy(np.array([STATE_VERSION, algorithm.m, algorithm.r, *points]))
+    return torch.from_numpy(np.array([version, algorithm.m, algorithm.r, *points]))
 
 
 def _describe(state: Any) -> str:
@@ -308,4 +319,5 @@ def _describe(state: Any) -> str:
     version, m, r, *points = state.tolist()
     fractions = zip(points[::2], points[1::2], strict=True)
     text = [f"{n}/{d}" if d != 1 else f"{n}" for n, d in fractions]
-    return f"version {version} of F({m},{r}) at points {', '.join(text)}, inf"
+    relu = ", with a ReLU of transformed inputs" if version == RELU_VERSION else ""
+    return f"version {version} of F({m},{r}) at points {', '.join(text)}, inf{relu}"

@@ -32,8 +32,8 @@ def onnx_model(
     Args:
         model: any module, with or without Winograd layers, or what ``torch.export`` made of one.
         example: the positional arguments to export a module with.
-        emit: makes a node of our operator; takes its operands and, by name, m, r, padding and
-            groups.
+        emit: makes a node of our operator; takes its operands and, by name, m, r, padding,
+            groups and relu.
         opset: version of ONNX's own operators; PyTorch's choice if None.
         dynamic: input name -> dimension -> symbol, for sizes that stay open.
 
@@ -74,10 +74,17 @@ def _translation(emit: Callable[..., Any]) -> Callable[..., Any]:
     """What the exporter calls for every call of our operator."""
 
     def winograd_conv2d(
-        x: Any, weight: Any, bias: Any, m: int, r: int, padding: Any, groups: int
+        x: Any,
+        weight: Any,
+        bias: Any,
+        m: int,
+        r: int,
+        padding: Any,
+        groups: int,
+        relu: bool = False,
     ) -> Any:
         operands = (x, weight) if bias is None else (x, weight, bias)
-        return emit(*operands, m=m, r=r, padding=padding, groups=groups)
+        return emit(*operands, m=m, r=r, padding=padding, groups=groups, relu=relu)
 
     return winograd_conv2d
 

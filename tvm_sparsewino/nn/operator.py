@@ -18,7 +18,8 @@ from . import functional
 NAME = "sparsewino::winograd_conv2d"
 
 _SCHEMA = (
-    "(Tensor x, Tensor weight, Tensor? bias, int m, int r, SymInt[] padding, int groups) -> Tensor"
+    "(Tensor x, Tensor weight, Tensor? bias, int m, int r, SymInt[] padding, int groups, "
+    "bool relu=False) -> Tensor"
 )
 
 
@@ -31,9 +32,10 @@ def winograd_conv2d(
     r: int,
     padding: Sequence[int],
     groups: int,
+    relu: bool = False,
 ) -> Tensor:
     """:func:`tvm_sparsewino.nn.functional.winograd_conv2d` as an operator; same arguments."""
-    return functional.winograd_conv2d(x, weight, bias, m, r, tuple(padding), groups)
+    return functional.winograd_conv2d(x, weight, bias, m, r, tuple(padding), groups, relu)
 
 
 @winograd_conv2d.register_fake
@@ -45,6 +47,7 @@ def _shape_only(
     r: int,
     padding: Sequence[int],
     groups: int,
+    relu: bool = False,
 ) -> Tensor:
     functional.check_operands(x, weight, bias, m, r, tuple(padding), groups)
     oh, ow = functional.output_size(x.shape[2], x.shape[3], r, tuple(padding))
@@ -53,9 +56,9 @@ def _shape_only(
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x, weight, _, m, r, padding, groups = inputs
+    x, weight, _, m, r, padding, groups, relu = inputs
     ctx.save_for_backward(x, weight)
-    ctx.spec = (m, r, tuple(padding), groups)
+    ctx.spec = (m, r, tuple(padding), groups, relu)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -66,21 +69,35 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_x if need_x else None,
         grad_weight if need_weight else None,
         grad.sum((0, 2, 3)) if need_bias else None,
-        *(None,) * 4,
+        *(None,) * 5,
     )
 
 
 @torch.library.custom_op("sparsewino::winograd_conv2d_backward", mutates_args=())
 def _gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, m: int, r: int, padding: Sequence[int], groups: int
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    m: int,
+    r: int,
+    padding: Sequence[int],
+    groups: int,
+    relu: bool,
 ) -> tuple[Tensor, Tensor]:
     spec = (m, r, tuple(padding), groups)
-    return functional.gradients(grad, x, weight, *spec, needs=(True, True))
+    return functional.gradients(grad, x, weight, *spec, needs=(True, True), relu=relu)
 
 
 @_gradients.register_fake
 def _gradient_shapes(
-    grad: Tensor, x: Tensor, weight: Tensor, m: int, r: int, padding: Sequence[int], groups: int
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    m: int,
+    r: int,
+    padding: Sequence[int],
+    groups: int,
+    relu: bool,
 ) -> tuple[Tensor, Tensor]:
     grad_x = torch.empty_like(x, memory_format=functional.memory_format(x))
     return grad_x, torch.empty_like(weight, memory_format=torch.contiguous_format)

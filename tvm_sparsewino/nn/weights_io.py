@@ -65,7 +65,8 @@ def _holders(model: nn.Module) -> dict[str, nn.Module]:
 def _stored(name: str, module: nn.Module) -> LayerWeights:
     bias = _array(getattr(module, "bias", None))
     if isinstance(module, WinogradConv2d):
-        return LayerWeights.winograd(name, module.m, module.r, _array(module.winograd_weight), bias)
+        u = _array(module.winograd_weight)
+        return LayerWeights.winograd(name, module.m, module.r, u, bias, module.winograd_relu)
     held = {k for k, v in (*module._parameters.items(), *module._buffers.items()) if v is not None}
     if held not in ({"weight"}, {"weight", "bias"}):
         raise WeightsError(
@@ -104,6 +105,11 @@ def _winograd(module: nn.Module, layer: LayerWeights) -> WinogradConv2d:
         raise WeightsError(f"Winograd coefficients do not fit a {type(module).__name__}")
     if (module.m, module.r) != (layer.m, layer.r):
         raise WeightsError(f"expected F({module.m},{module.r}), got F({layer.m},{layer.r})")
+    if module.winograd_relu != layer.relu:
+        have, want = (("no", "a")[flag] for flag in (module.winograd_relu, layer.relu))
+        raise WeightsError(
+            f"expected {have} ReLU of transformed inputs, the file's layer has {want} one"
+        )
     return module
 
 

@@ -1,9 +1,10 @@
 """Our operator in standard operators: what a runtime that does not know it executes.
 
-Input transform: a Conv of stride m over each channel with the alpha^2 filters B^T (x) B^T. Product:
-a batched MatMul with the coefficients. Output transform: a ConvTranspose of stride m with A (x) A,
-then a crop. Padding by m - 1 more at the end makes the Conv give exactly ceil(OH / m) rows of
-tiles. Nothing depends on N, C, K, H or W: the same body serves maps of any size.
+Input transform: a Conv of stride m over each channel with the alpha^2 filters B^T (x) B^T, then a
+Relu if the layer has one. Product: a batched MatMul with the coefficients. Output transform: a
+ConvTranspose of stride m with A (x) A, then a crop. Padding by m - 1 more at the end makes the Conv
+give exactly ceil(OH / m) rows of tiles. Nothing depends on N, C, K, H or W: the same body serves
+maps of any size.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ..cook_toom import CookToom
-from .operator import DOMAIN, OP_TYPE, WinogradSpec
+from .operator import DOMAIN, OP_TYPE, WinogradSpec, attributes
 
 # The operators below have kept their meaning from this opset on.
 MIN_OPSET = 15
@@ -24,6 +25,7 @@ MIN_OPSET = 15
 
 def function(spec: WinogradSpec, opset: int) -> onnx.FunctionProto:
     """The model-local function of ``spec``, in operators of ``opset``."""
+    names = attributes(spec.m, spec.r, spec.padding, spec.groups, relu=spec.relu)
     return helper.make_function(
         DOMAIN,
         OP_TYPE,
@@ -31,7 +33,7 @@ def function(spec: WinogradSpec, opset: int) -> onnx.FunctionProto:
         ["output"],
         list(body(spec)),
         [helper.make_opsetid("", opset)],
-        attributes=["m", "r", "points", "padding", "groups", "version"],
+        attributes=sorted(names),
         overload=spec.overload,
     )
 
@@ -52,6 +54,8 @@ def body(spec: WinogradSpec) -> tuple[onnx.NodeProto, ...]:
     tiles = build.add(
         "Conv", "tiles", [maps, filters], kernel_shape=[alpha] * 2, strides=[m] * 2, pads=pads
     )
+    if spec.relu:
+        tiles = build.add("Relu", "positive_tiles", [tiles])
 
     # [alpha^2, N, G, C/G, T] = V and [alpha^2, 1, G, K/G, C/G] = U.
     per_group = build.shape("group_channels", "weight", 2, 3)

@@ -14,7 +14,7 @@ def winograd_emitter() -> Callable[..., Any]:
     """A function that adds a node of our operator to the model that is being exported."""
     operator = values.Op(values.Opset(DOMAIN, VERSION), OP_TYPE, schema())
 
-    def emit(*operands: Any, m: int, r: int, padding: Any, groups: int) -> Any:
-        return operator(*operands, **attributes(m, r, padding, groups))
+    def emit(*operands: Any, m: int, r: int, padding: Any, groups: int, relu: bool) -> Any:
+        return operator(*operands, **attributes(m, r, padding, groups, relu=relu))
 
     return emit

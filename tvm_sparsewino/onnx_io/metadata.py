@@ -28,6 +28,7 @@ def describe(
                 "points": list(spec.points),
                 "padding": list(spec.padding),
                 "groups": spec.groups,
+                **({"winograd_relu": True} if spec.relu else {}),
             }
             for name, spec in layers
         ],

@@ -31,6 +31,8 @@ _ATTRIBUTES = {
     "groups": onnx.AttributeProto.INT,
     "version": onnx.AttributeProto.INT,
 }
+# Left out where it is 0, so that readers that do not know it refuse only what they cannot run.
+_RELU = "winograd_relu"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class WinogradSpec:
         groups: channel groups.
         bias: whether there is a bias among the inputs.
         points: of the algorithm as exact text, "inf" last.
+        relu: whether negative transformed inputs count as zero.
     """
 
     m: int
@@ -51,6 +54,7 @@ class WinogradSpec:
     groups: int
     bias: bool
     points: tuple[str, ...]
+    relu: bool = False
 
     @property
     def algorithm(self) -> CookToom:
@@ -64,6 +68,8 @@ class WinogradSpec:
         parts = [f"m{self.m}_r{self.r}_p{padding}_g{self.groups}"]
         if self.bias:
             parts.append("bias")
+        if self.relu:
+            parts.append("relu")
         if self.points != points_to_text(canonical_points(self.m, self.r)):
             parts.append(
                 "at_" + "_".join(p.replace("-", "n").replace("/", "d") for p in self.points)
@@ -72,10 +78,16 @@ class WinogradSpec:
 
 
 def attributes(
-    m: int, r: int, padding: Sequence[int], groups: int, points: Sequence[str] | None = None
+    m: int,
+    r: int,
+    padding: Sequence[int],
+    groups: int,
+    points: Sequence[str] | None = None,
+    relu: bool = False,
 ) -> dict[str, Any]:
     """The attributes of a node, points canonical unless given."""
     return {
+        **({_RELU: 1} if relu else {}),
         "m": m,
         "r": r,
         "points": list(points or points_to_text(canonical_points(m, r))),
@@ -97,8 +109,9 @@ def read_spec(node: onnx.NodeProto) -> WinogradSpec:
         ImportFailed: missing, unknown or impossible attributes; says which.
     """
     found = {a.name: a for a in node.attribute}
-    wrong = sorted(set(found) ^ set(_ATTRIBUTES))
-    wrong += sorted(n for n, kind in _ATTRIBUTES.items() if n in found and found[n].type != kind)
+    kinds = {**_ATTRIBUTES, **({_RELU: onnx.AttributeProto.INT} if _RELU in found else {})}
+    wrong = sorted(set(found) ^ set(kinds))
+    wrong += sorted(n for n, kind in kinds.items() if n in found and found[n].type != kind)
     if wrong:
         raise ImportFailed(f"attributes {wrong} are missing, unknown or of another type")
     values = {name: onnx.helper.get_attribute_value(a) for name, a in found.items()}
@@ -114,7 +127,10 @@ def read_spec(node: onnx.NodeProto) -> WinogradSpec:
     if groups < 1 or len(inputs) not in (2, 3) or len(inputs) != len(node.input):
         raise ImportFailed(f"{len(inputs)} inputs and {groups} groups make no convolution")
     points = tuple(p.decode("utf-8", "replace") for p in values["points"])
-    spec = WinogradSpec(m, r, padding, groups, len(inputs) == 3, points)
+    relu = values.get(_RELU, 0)
+    if relu not in (0, 1):
+        raise ImportFailed(f"{_RELU} must be 0 or 1, got {relu}")
+    spec = WinogradSpec(m, r, padding, groups, len(inputs) == 3, points, bool(relu))
     try:
         _ = spec.algorithm
     except ConfigError as error:
@@ -144,5 +160,6 @@ def schema() -> OpSchema:
         attributes=[
             OpSchema.Attribute(name, types[kind], required=True)
             for name, kind in _ATTRIBUTES.items()
-        ],
+        ]
+        + [OpSchema.Attribute(_RELU, kinds.INT, required=False)],
     )

@@ -108,7 +108,8 @@ def _find(
     conv: onnx.NodeProto, m: int, r: int, padding: tuple[int, ...], index: _Index
 ) -> onnx.NodeProto | None:
     """The node of our operator that the body around ``conv`` stands for."""
-    product, last = None, conv
+    relu = _only(index, conv.output[0], "Relu")
+    product, last = None, conv if relu is None else relu
     for op_type in _WAY:
         last = _only(index, last.output[0], op_type)
         if last is None:
@@ -117,7 +118,7 @@ def _find(
     for bias, output in _ends(last, index):
         for groups in _groups(product, index):
             points = points_to_text(canonical_points(m, r))
-            spec = WinogradSpec(m, r, padding, groups, bias, points)
+            spec = WinogradSpec(m, r, padding, groups, bias, points, relu is not None)
             operands = _match(spec, output, index)
             if operands is not None:
                 return helper.make_node(
@@ -126,7 +127,7 @@ def _find(
                     [output],
                     name=_layer(conv),
                     domain=DOMAIN,
-                    **attributes(m, r, padding, groups),
+                    **attributes(m, r, padding, groups, relu=spec.relu),
                 )
     return None
 
