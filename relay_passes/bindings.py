@@ -7,7 +7,7 @@ mutator: new values are put in place of old ones, dead bindings are dropped, var
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from tvm import relax
@@ -87,16 +87,20 @@ def replaced(
     func: relax.Function,
     values: Mapping[relax.Var, relax.Expr],
     dropped: frozenset[relax.Var] | set[relax.Var],
+    before: Mapping[relax.Var, Sequence[relax.VarBinding]] | None = None,
 ) -> relax.Function:
     """``func`` with new values for some variables and some bindings dropped, dead code removed.
 
     A new value must have the type of its variable; nothing left may use a dropped variable.
+    ``before`` holds new bindings that go right before that of a variable.
     """
     builder = relax.BlockBuilder()
     blocks = []
     for block in func.body.blocks:
         bindings = []
         for binding in block.bindings:
+            for added in (before or {}).get(binding.var, ()):
+                bindings.append(relax.VarBinding(added.var, builder.normalize(added.value)))
             if binding.var in values:
                 value = builder.normalize(values[binding.var])
                 bindings.append(relax.VarBinding(binding.var, value))
