@@ -12,6 +12,7 @@ Borders cost nothing: the copies hold the padding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .. import _compat as tvm_ir
@@ -77,32 +78,33 @@ def emit_direct_conv(
 
 def _emit_blocks(work: Work, runs: Runs) -> None:
     """Every register block of a task; see the module's text for the order."""
-    layout = work.layout
-    if layout.slices_outside:
-        with T.serial(0, layout.slices) as index:
-            for first, tiles, width in runs:
-                with T.serial(0, tiles) as tile:
-                    vector = tvm_ir.bind(first + tile * width)
-                    emit_register_block(work, vector, width, index)
+    slices, tiles = work.layout.slices, sum(count for _, count, _ in runs)
+    if work.layout.slices_outside:
+        with T.serial(0, slices) as index, T.serial(0, tiles) as tile:
+            _with_tile(runs, tile, lambda v, width: emit_register_block(work, v, width, index))
         return
-    with T.serial(0, sum(tiles for _, tiles, _ in runs)) as tile:
-        _emit_tile(work, runs, 0, tile)
 
-
-def _emit_tile(work: Work, runs: Runs, before: int, tile: Any) -> None:
-    """Every slice of a tile, whose width is that of its run."""
-    (first, tiles, width), *rest = runs
-
-    def emit() -> None:
-        vector = tvm_ir.bind(first + (tile - before) * width)
-        with T.serial(0, work.layout.slices) as index:
+    def emit(vector: Any, width: int) -> None:
+        with T.serial(0, slices) as index:
             emit_register_block(work, vector, width, index)
 
+    with T.serial(0, tiles) as tile:
+        _with_tile(runs, tile, emit)
+
+
+def _with_tile(runs: Runs, tile: Any, emit: Callable[[Any, int], None], before: int = 0) -> None:
+    """Emit what ``emit`` does with a tile's first vector and width, by the run it is in.
+
+    One loop over all tiles with a branch: a loop for each run has few rounds, which LLVM unrolls,
+    and then it keeps the sums of all but the first in memory.
+    """
+    (first, tiles, width), *rest = runs
+    vector = tvm_ir.bind(first + (tile - before) * width)
     if not rest:
-        emit()
+        emit(vector, width)
         return
     with T.If(tile < before + tiles):
         with T.Then():
-            emit()
+            emit(vector, width)
         with T.Else():
-            _emit_tile(work, rest, before + tiles, tile)
+            _with_tile(rest, tile, emit, before + tiles)

@@ -22,6 +22,7 @@ LAYERS = (
     (
         "geometry",
         "geometry_direct",
+        "geometry_depthwise",
         "geometry_sparse",
         "config",
         "weights",
@@ -44,6 +45,7 @@ LAYERS = (
             "reference",
             "cost",
             "cost_direct",
+            "cost_depthwise",
             "cost_sparse",
             "cost_prices",
             "cost_quantities",

@@ -40,6 +40,23 @@ def test_the_order_is_the_kernels():
     assert len(values) == 2 * 3 * 4 * 4  # the second block of outputs is half zeros
 
 
+@pytest.mark.parametrize(("outputs", "columns"), [(1, 0), (3, 2)])
+def test_depthwise_weights_stay_as_they_are(outputs, columns):
+    shape = ConvShape(1, 5, 9, 9, 5 * outputs, 3, (0,) * 4, 5, columns=columns)
+    weight = np.arange(15.0 * outputs * shape.s, dtype=np.float32)
+    weight = weight.reshape(shape.k, 1, 3, shape.s)
+    packed = pack(weight, LayerPlan("", shape, 1.0, "dense_direct"), 8)
+    np.testing.assert_array_equal(packed.arrays[0], weight.ravel())
+    np.testing.assert_array_equal(unpack(packed), weight)
+
+
+def test_filters_that_are_not_square():
+    shape = ConvShape(1, 5, 9, 9, 7, 2, (0,) * 4, columns=3)
+    made = LayerPlan("", shape, 1.0, "dense_direct", 0, 8, 4, 2, 4)
+    weight = np.random.default_rng(0).standard_normal((7, 5, 2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(unpack(pack(weight, made, 8)), weight)
+
+
 @pytest.mark.parametrize(
     ("weight", "text"),
     [

@@ -12,7 +12,9 @@ from functools import lru_cache
 
 from .config import ConvShape, LayerPlan
 from .cost import Blocking, Core, Cost
-from .geometry import CACHE_LINE, ceil_div, check_shape, register_tiles
+from .cost_depthwise import depthwise_blockings, depthwise_cycles
+from .geometry import CACHE_LINE, ceil_div, check_shape, register_tiles, round_up
+from .geometry_depthwise import is_depthwise
 from .geometry_direct import DirectLayout, direct_layout
 
 FLOAT_BYTES = 4
@@ -43,16 +45,26 @@ def predict_direct(shape: ConvShape, core: Core) -> Cost:
         ShapeError: a shape that no kernel can take.
     """
     check_shape(shape)
-    costs = (_cost(shape, core, blocking) for blocking in _candidates(shape, core))
+    blockings = (depthwise_blockings if is_depthwise(shape) else _blockings)(shape, core)
+    costs = (price_direct(shape, core, blocking) for blocking in blockings)
     return min(costs, key=lambda cost: cost.cycles)
 
 
-def _candidates(shape: ConvShape, core: Core) -> Iterator[Blocking]:
+def price_direct(shape: ConvShape, core: Core, blocking: Blocking) -> Cost:
+    """The cost of ``shape`` with a given blocking."""
+    if is_depthwise(shape):
+        return Cost(*depthwise_cycles(shape, core, blocking), shape.direct_flops, blocking)
+    return _cost(shape, core, blocking)
+
+
+def _blockings(shape: ConvShape, core: Core) -> Iterator[Blocking]:
     per_group, channels = shape.k // shape.groups, shape.c // shape.groups
     rows = min(8 if core.vector_registers > 16 else 4, per_group)
+    # One block of output channels for each thread, where there are no other tasks.
+    shared = round_up(ceil_div(per_group, core.threads), rows)
     for vectors in PANEL_VECTORS:
         for part in dict.fromkeys(min(c, channels) for c in CHANNEL_BLOCKS):
-            for k in dict.fromkeys(min(k, per_group) for k in K_BLOCKS):
+            for k in dict.fromkeys(min(k, per_group) for k in (*K_BLOCKS, shared)):
                 yield Blocking(vectors, k, part, rows)
 
 
@@ -67,10 +79,9 @@ def _cost(shape: ConvShape, core: Core, blocking: Blocking) -> Cost:
     gemm = (
         steps * layout.slices * layout.channels * layout.shape.taps
         + blocks * parts * BLOCK_OVERHEAD
-        + sums * (parts - 1) * _sum_cycles(layout, core)
+        + sums * (parts if parts > 1 else 0) * _sum_cycles(layout, core)
     )
-    copied = layout.channels * layout.copies * layout.phases * layout.phase_rows
-    copies = copied * (ceil_div(layout.row_stride, layout.lanes) * COPY_CYCLES + ROW_OVERHEAD)
+    copies = layout.channels * _copy(layout)
     tasks = ceil_div(layout.tasks, core.threads)
     return Cost(
         (copies + TASK_OVERHEAD) * tasks,
@@ -92,6 +103,16 @@ def _step(layout: DirectLayout, width: int, core: Core) -> float:
     lines = width * layout.lanes / CACHE_LINE + 0.5
     price = MISSED_LINE[layout.kind]
     return max(cycles + missing * lines * price, FMA_LATENCY)
+
+
+def _copy(layout: DirectLayout) -> float:
+    """Cycles in which one channel's inputs of a panel are copied."""
+    tiles = layout.vectors * COPY_CYCLES + ROW_OVERHEAD
+    if layout.from_map:
+        return tiles
+    row = ceil_div(layout.row_stride, layout.lanes) * COPY_CYCLES + ROW_OVERHEAD
+    rows = layout.copies * layout.phases * layout.phase_rows * row
+    return rows + tiles if layout.kind == "tiled" else rows
 
 
 def _tile_lines(layout: DirectLayout, width: int) -> float:

@@ -2,7 +2,8 @@
 
 One operand, ``values`` float32: [groups * blocks of output channels][blocks of input channels]
 [slices of R = rows_at_once output channels][input channels of the block][r][s][R]: the order in
-which the kernel reads them. Output channels that complete a slice are zeros.
+which the kernel reads them. Output channels that complete a slice are zeros. Depthwise weights stay
+as they are, [K][r][s].
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from .config import LayerPlan
 from .errors import WeightsError
+from .geometry_depthwise import is_depthwise
 from .geometry_direct import DirectLayout, direct_layout
 
 
@@ -29,6 +31,8 @@ def pack_direct(weight: np.ndarray, plan: LayerPlan, lanes: int) -> tuple[np.nda
         raise WeightsError(f"weights must be float32 {expected}, got {weight.dtype} {weight.shape}")
     if not np.isfinite(weight).all():
         raise WeightsError("weights hold NaN or infinity")
+    if is_depthwise(shape):
+        return (weight.ravel(),)
     values = np.zeros(layout.weights_size, np.float32)
     for members, channels, part in _parts(values, layout):
         part[: len(members)] = weight[members][:, channels]
@@ -39,6 +43,8 @@ def unpack_direct(values: np.ndarray, plan: LayerPlan, lanes: int) -> np.ndarray
     """The inverse of :func:`pack_direct`: float32 [K, C/groups, r, s]."""
     layout, shape = direct_layout(plan, lanes), plan.conv
     weight = np.zeros((shape.k, layout.channels, shape.r, shape.s), np.float32)
+    if is_depthwise(shape):
+        return values.reshape(weight.shape)
     for members, channels, part in _parts(values, layout):
         weight[members.start : members.stop, channels] = part[: len(members)]
     return weight
