@@ -106,7 +106,7 @@ def test_a_seed_gives_the_same_run_and_another_one_another(finished, tmp_path):
         run_experiment(experiment(seed=3), tmp_path / "c", progress=False)
 
 
-@pytest.mark.parametrize("method", [*METHODS, "dense", "continued"])
+@pytest.mark.parametrize("method", sorted({*METHODS, "dense", "continued"} - {"winograd-relu"}))
 def test_every_method_runs(method, finished, tmp_path):
     _, folder = finished
     e = experiment(prune__method=method, tune__epochs=0.3)
@@ -119,6 +119,25 @@ def test_every_method_runs(method, finished, tmp_path):
         # here all of the first layer, which is 1/9 of the coefficients.
         least = 0.7 * 8 / 9 - 0.05 if method == "balanced" else 0.65
         assert least < record["zeros"]["all"] < 0.75
+
+
+def test_winograd_relu_trains_prunes_and_loads(tmp_path):
+    e = experiment(
+        network="small-vgg",
+        network_options={"widths": [4, 6]},
+        dense__epochs=0.2,
+        tune__epochs=0.5,
+        prune={"method": "winograd-relu", "tile": 2, "start": 0.4, "ramp": 0.8, "images": 32},
+    )
+    record = run_experiment(e, tmp_path, progress=False)
+    assert record["zeros"]["all"] == pytest.approx(0.9, abs=2e-3)
+    model = load_network(e, tmp_path / "weights.pt")
+    assert model.get_submodule("features.3").winograd_relu
+    assert fingerprint(model) == record["fingerprint"]
+    config = prune_config(e.prune, 10)
+    assert (config.start_step, config.end_step) == (4, 8)
+    with pytest.raises(PruneError, match="has a ReLU to take over"):
+        starting_point(make_network("lenet5", {}, grey()), e.prune, None)
 
 
 def test_distillation_augmentation_adam_and_double_precision(tmp_path):
@@ -252,7 +271,7 @@ def test_settings_that_do_not_fit(tmp_path):
     for bad in ({"epochs": -1}, {"optimizer": "x"}, {"lr": 0}, {"warmup": 2}, {"weight_decay": -1}):
         with pytest.raises(ConfigError):
             Phase(**bad)
-    for bad in ({"sparsity": 1.0}, {"ramp": 2}, {"every": 0}, {"images": 0}):
+    for bad in ({"sparsity": 1.0}, {"ramp": 2}, {"start": 0.6}, {"every": 0}, {"images": 0}):
         with pytest.raises(ConfigError):
             Pruning(**bad)
 
@@ -265,6 +284,11 @@ def test_identity_is_of_what_changes_the_result():
     pruned = dataclasses.replace(e, prune=Pruning(sparsity=0.5))
     assert identity(pruned) != identity(e)
     assert identity(pruned, dense=True) == identity(e, dense=True)
+    wide = dataclasses.replace(e, network_options={"widths": [4, 4]})
+    assert len({identity(x) for x in (e, pruned, wide)}) == 3
+    # Pinned: records that are kept must stay known, whatever settings are added.
+    pinned = reading.build({"network": "small-vgg", "prune": {"sparsity": 0.95}})
+    assert (identity(pinned), identity(pinned, dense=True)) == ("36ff3379", "fe840ecb")
 
 
 # Parts ------------------------------------------------------------------------------------------

@@ -69,8 +69,7 @@ def run_matrix(
         table = {**table, "base": overridden(table.get("base", {}), settings)}
         experiments = expand(table)
     for experiment in experiments:
-        done = {record["id"] for record in read_records(records)}
-        if identity(experiment) in done:
+        if identity(experiment) in _by_identity(records):
             continue
         name = run_name(experiment)
         dense = out_dir / dense_name(experiment)
@@ -78,7 +77,7 @@ def run_matrix(
             record = run_experiment(experiment, out_dir / name, dense, progress=progress)
         if record:
             _add(records, record)
-    known = {record["id"]: record for record in read_records(records)}
+    known = _by_identity(records)
     return [known[identity(e)] for e in experiments if identity(e) in known]
 
 
@@ -105,9 +104,14 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         found = [json.loads(line) for line in path.read_text().splitlines() if line]
-        return [record for record in found if record["id"]]
+        return [record for record in found if record["experiment"]]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} holds a line that is no record: {error}") from error
+
+
+def _by_identity(path: Path) -> dict[str, dict[str, Any]]:
+    with in_context(str(path)):
+        return {identity(build(r["experiment"])): r for r in read_records(path)}
 
 
 def _add(path: Path, record: Mapping[str, Any]) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...config import PruneConfig
-from ...errors import ConfigError
+from ...errors import ConfigError, PruneError
 from ..calibration import calibrate, winograd_layers
 from ..convert import convert
 from ..one_shot import prune_one_shot
 from ..pruning import NativePruner
+from ..winograd_relu import move_relus
 from .settings import Pruning
 
-ONE_SHOT = "one-shot"
+ONE_SHOT, WINOGRAD_RELU = "one-shot", "winograd-relu"
 # Name -> fields of PruneConfig, or arguments of prune_one_shot; docs/pruning.md says where they
 # come from.
 METHODS: dict[str, dict[str, Any]] = {
@@ -35,6 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "rows2": {"criterion": "activation", "structure": "rows2"},
     "rows4": {"criterion": "activation", "structure": "rows4"},
     "kernel": {"criterion": "activation", "structure": "kernel"},
+    WINOGRAD_RELU: {"criterion": "activation"},
     ONE_SHOT: {"budget": "layer"},
 }
 _ONE_SHOT_OPTIONS = {"structure", "budget", "iterations"}
@@ -74,7 +76,8 @@ def starting_point(
 
     Raises:
         ConfigError: an unknown method or option.
-        PruneError: the network has no convolution that can be pruned.
+        PruneError: the network has no convolution that can be pruned, or for "winograd-relu" none
+            with a ReLU of its own in front.
     """
     if settings.method not in METHODS:
         raise ConfigError(
@@ -82,6 +85,10 @@ def starting_point(
         )
     model = converted(dense, settings)
     winograd_layers(model)
+    if settings.method == WINOGRAD_RELU:
+        model = move_relus(model)
+        if not model.moved_relus:
+            raise PruneError("no Winograd layer of the network has a ReLU to take over")
     if batches is None:
         return model
     if settings.method == ONE_SHOT:
@@ -118,8 +125,14 @@ def prune_config(settings: Pruning, steps: int) -> PruneConfig:
     unknown = sorted(set(settings.options) - known)
     if unknown:
         raise ConfigError(f"prune.options: unknown {unknown}, there are {sorted(known)}")
-    end = max(1, round(settings.ramp * steps))
+    begin = round(settings.start * steps)
+    end = max(begin + 1, round(settings.ramp * steps))
     if steps < 1:
         raise ConfigError(f"method {settings.method!r} prunes while it trains: tune.epochs is 0")
-    values = {"end_step": end, "every": settings.every, **METHODS[settings.method]}
+    values = {
+        "start_step": begin,
+        "end_step": end,
+        "every": settings.every,
+        **METHODS[settings.method],
+    }
     return PruneConfig(sparsity=settings.sparsity, **{**values, **settings.options})

@@ -29,14 +29,31 @@ _PROCESSORS = Path("/proc/cpuinfo")
 def identity(experiment: Experiment, dense: bool = False) -> str:
     """Eight hexadecimal digits that two experiments share if they are the same.
 
+    Only what differs from the default experiment counts, so that a setting that is added later
+    changes nothing for the experiments before it.
+
     Args:
         experiment: any.
         dense: look at what dense training depends on only.
     """
-    data = asdict(experiment)
+    data = _differences(asdict(experiment), asdict(Experiment()))
     for name in (*_NOT_IDENTITY, *(("prune", "tune") if dense else ())):
-        del data[name]
+        data.pop(name, None)
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _differences(data: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, value in data.items():
+        other = default.get(name)
+        # The default tables of free options are empty, so what is in them counts as a whole.
+        if isinstance(value, dict) and other:
+            value = _differences(value, other)
+            if value:
+                found[name] = value
+        elif value != other:
+            found[name] = value
+    return found
 
 
 def make_record(

@@ -21,7 +21,7 @@ from ..data import load_data
 from ..distributed import find_device, joined
 from ..training import kept_generators
 from .curves import draw_curves
-from .methods import UNPRUNED, converted, pruner_of, starting_point
+from .methods import UNPRUNED, pruner_of, starting_point
 from .networks import make_network
 from .phases import Setting, train
 from .record import START, identity, make_record
@@ -85,7 +85,7 @@ def load_network(experiment: Experiment, path: str | Path) -> nn.Module:
     data, _ = load_data(experiment.data, experiment.data_folder, experiment.image_size)
     model = make_network(experiment.network, experiment.network_options, data)
     if experiment.prune.method not in UNPRUNED:
-        model = converted(model, experiment.prune)
+        model = starting_point(model, experiment.prune, None)
     model.load_state_dict(state)
     return model.eval()
 

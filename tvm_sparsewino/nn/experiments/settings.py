@@ -64,7 +64,8 @@ class Pruning:
             (the dense network trained on: what pruning is compared with).
         tile: outputs per tile and dimension.
         sparsity: share of zeros in every Winograd layer.
-        ramp: share of the steps until that is reached.
+        start: share of the steps before pruning starts.
+        ramp: share of the steps until that sparsity is reached.
         every: steps between two updates of the masks.
         keep: names of convolutions that stay ordinary ones.
         options: more fields of :class:`~tvm_sparsewino.nn.PruneConfig`, over the method's own.
@@ -74,6 +75,7 @@ class Pruning:
     method: str = "activation"
     tile: int = 4
     sparsity: float = 0.9
+    start: float = 0.0
     ramp: float = 0.5
     every: int = 10
     keep: tuple[str, ...] = ()
@@ -82,7 +84,10 @@ class Pruning:
 
     def __post_init__(self) -> None:
         _check(0 <= self.sparsity < 1, f"sparsity must be in [0, 1), got {self.sparsity!r}")
-        _check(0 <= self.ramp <= 1, f"ramp must be in [0, 1], got {self.ramp!r}")
+        _check(
+            0 <= self.start <= self.ramp <= 1,
+            f"start and ramp must be in [0, 1] and in order, got {self.start!r} and {self.ramp!r}",
+        )
         _check(self.every >= 1 and self.images >= 1, "every and images must be at least 1")
 
 
