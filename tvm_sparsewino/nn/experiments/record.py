@@ -48,9 +48,9 @@ def _differences(data: dict[str, Any], default: dict[str, Any]) -> dict[str, Any
         other = default.get(name)
         # The default tables of free options are empty, so what is in them counts as a whole.
         if isinstance(value, dict) and other:
-            value = _differences(value, other)
-            if value:
-                found[name] = value
+            inner = _differences(value, other)
+            if inner:
+                found[name] = inner
         elif value != other:
             found[name] = value
     return found
