@@ -6,7 +6,7 @@ import torch
 from tvm_sparsewino.nn.masks import choose_masks
 
 SHARED = {"rows2": 2, "rows4": 4}
-STRUCTURES = ("unstructured", "balanced", "rows2", "rows4", "kernel")
+STRUCTURES = ("unstructured", "balanced", "rows2", "rows4", "kernel", "outputs", "inputs")
 
 
 def one(score, sparsity, structure, groups=1):
@@ -23,6 +23,11 @@ def is_shared(mask, width, groups=1):
 def keeps_to(mask, structure, groups=1):
     if structure == "kernel":
         return bool((mask == mask[:1]).all())
+    if structure == "outputs":
+        return bool((mask == mask[:1, :, :1]).all())
+    if structure == "inputs":
+        by_group = mask.view(mask.shape[0], groups, -1, mask.shape[2])
+        return bool((by_group == by_group[:1, :, :1]).all())
     if structure == "balanced":
         return len(set(mask.sum(2).flatten().tolist())) == 1
     return is_shared(mask, SHARED.get(structure, 1), groups)
@@ -36,8 +41,9 @@ def test_the_pattern_and_the_share(structure, k, groups, sparsity):
     mask = one(score, sparsity, structure, groups)
     assert mask.dtype == torch.bool and mask.shape == score.shape
     assert keeps_to(mask, structure, groups)
-    # The nearest whole unit: half of one, that is at most half of 16 coefficients.
-    assert float((~mask).sum()) == pytest.approx(sparsity * mask.numel(), abs=8)
+    # The nearest whole unit: half of one, which is 16 coefficients but for whole feature maps.
+    unit = {"outputs": 16 * 20, "inputs": 16 * k // groups}.get(structure, 16)
+    assert float((~mask).sum()) == pytest.approx(sparsity * mask.numel(), abs=unit / 2)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES[1:])
@@ -85,13 +91,20 @@ def test_a_global_budget_compares_layers_in_their_own_units(structure):
     assert all(keeps_to(mask, structure) for mask in masks.values())
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", [s for s in STRUCTURES if s != "outputs"])
 def test_scores_below_zero_go_first(structure):
     """Units that are gone; the first of a row, of a kernel, of all channels."""
     score = torch.rand(4, 8, 10)
     score[:, :, :3] = -1.0
     mask = one(score, 0.3, structure)
     assert not bool(mask[:, :, :3].any()) and bool(mask[:, :, 3:].all())
+
+
+def test_output_maps_that_are_gone_go_first():
+    score = torch.rand(4, 10, 3)
+    score[:, [2, 5, 7]] = -1.0
+    mask = one(score, 0.3, "outputs")
+    assert torch.equal(mask, score > 0)
 
 
 @pytest.mark.parametrize("structure", ["rows2", "rows4"])

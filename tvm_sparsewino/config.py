@@ -20,6 +20,8 @@ ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "prelu")
 CRITERIA = ("activation", "white", "authors")
 BUDGETS = ("layer", "global")
 STRUCTURES = ("unstructured", "balanced", "rows2", "rows4", "kernel")
+# What zeros can keep to while a network is pruned; kernels make use of those above only.
+PATTERNS = (*STRUCTURES, "outputs", "inputs")
 PARAMETERS = ("kept", "plain", "gradient", "white")
 
 Self = TypeVar("Self", bound="_Checked")
@@ -126,10 +128,11 @@ class PruneConfig(_Checked):
         initial_sparsity: sparsity at ``start_step``.
         every: steps between two updates of the masks.
         regrow: whether a pruned coefficient may come back at the next update.
-        structure: the pattern that zeros keep to, one of ``STRUCTURES``: "unstructured" (none),
+        structure: the pattern that zeros keep to, one of ``PATTERNS``: "unstructured" (none),
             "balanced" (equally many coefficients in every row, that is in every pair of coordinate
             and output channel), "rows2" and "rows4" (2 or 4 adjacent output channels share their
-            zeros), "kernel" (all coordinates of a kernel share theirs).
+            zeros), "kernel" (all coordinates of a kernel share theirs), "outputs" and "inputs"
+            (whole feature maps: all coefficients of an output or an input channel).
         parameters: units that coefficients are trained in, one of ``PARAMETERS``: "kept" (as the
             layers are), or those of :mod:`tvm_sparsewino.nn.parametrise`.
         l1: weight of ``sum |U|`` in the loss while sparsity rises; what ``pruner.penalty()`` gives.
@@ -166,8 +169,8 @@ class PruneConfig(_Checked):
         )
         _check(self.every >= 1, f"every must be >= 1, got {self.every!r}")
         _check(
-            self.structure in STRUCTURES,
-            f"structure must be one of {STRUCTURES}, got {self.structure!r}",
+            self.structure in PATTERNS,
+            f"structure must be one of {PATTERNS}, got {self.structure!r}",
         )
         _check(
             (self.structure, self.budget) != ("balanced", "global"),

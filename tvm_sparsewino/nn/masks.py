@@ -30,7 +30,7 @@ def choose_masks(
             all others.
         groups: channel groups by layer.
         sparsity: share of coefficients that go, met as closely as whole units allow.
-        structure: one of ``config.STRUCTURES``. Rows of "balanced" keep one coefficient at least.
+        structure: one of ``config.PATTERNS``. Rows of "balanced" keep one coefficient at least.
         budget: "layer": the same sparsity everywhere; "global": scores are compared over all
             layers, each in units of its layer's rms score.
     """
@@ -98,9 +98,13 @@ def _units(score: Tensor, groups: int, structure: str) -> tuple[Tensor, Tensor]:
 
 
 def _pool(values: Tensor, groups: int, structure: str) -> Tensor:
-    """Sums over units: [K, C/groups], or [alpha^2 * groups, units of rows, C/groups]."""
+    """Sums over units, in any shape that :func:`_spread` takes back."""
     if structure == "kernel":
         return values.sum(0)
+    if structure == "outputs":
+        return values.sum((0, 2))[:, None]
+    if structure == "inputs":
+        return values.view(values.shape[0], groups, -1, values.shape[2]).sum((0, 2))
     width = shared_rows(structure)
     coordinates, k, channels = values.shape
     rows = values.reshape(coordinates * groups, k // groups, channels)
@@ -110,7 +114,10 @@ def _pool(values: Tensor, groups: int, structure: str) -> Tensor:
 
 def _spread(units: Tensor, like: Tensor, groups: int, structure: str) -> Tensor:
     """The value of its unit for every coefficient: the inverse of :func:`_pool`."""
-    if structure == "kernel":
+    if structure in ("kernel", "outputs"):
         return units.expand_as(like).contiguous()
+    if structure == "inputs":
+        by_group = units[:, None].expand(groups, like.shape[1] // groups, like.shape[2])
+        return by_group.reshape(like.shape[1:]).expand_as(like).contiguous()
     rows = units.repeat_interleave(shared_rows(structure), dim=1)
     return rows[:, : like.shape[1] // groups].reshape(like.shape)

@@ -60,7 +60,7 @@ def prune_one_shot(
         batches: inputs, or tuples of positional arguments; no labels. A few hundred images of a
             classifier or some dozens of patches, several thousand tiles in each layer.
         sparsity: share of zeros, in [0, 1), over all layers; per layer's name with budget "layer".
-        structure: the pattern that zeros keep to, one of ``config.STRUCTURES``.
+        structure: the pattern that zeros keep to, one of ``config.PATTERNS``.
         budget: "global": layers that harm the output less take more of the zeros; "layer": all take
             the same.
         iterations: of the search for what stays; 40 are usually within a few percent of 100.

@@ -50,6 +50,8 @@ class NativePruner:
       channels do not divide, the last ones of a group are fewer.
     * "kernel": a pair of output and input channel goes for all coordinates at once, as kernels do
       in coarse pruning (Anwar and Sung, arXiv:1610.09639).
+    * "outputs", "inputs": whole feature maps, the other level of coarse pruning: all coefficients
+      of an output or of an input channel. An output channel that is gone gives its bias.
 
     What shares its zeros goes by the mean square of its scores.
 

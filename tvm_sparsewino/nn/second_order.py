@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import BUDGETS, STRUCTURES
+from ..config import BUDGETS, PATTERNS
 from ..errors import PruneError, in_context
 from .allocation import allocate, measure_harm
 from .calibration import run_on, watching, winograd_layers
@@ -51,7 +51,7 @@ def prune_network(
         sparsity: share of zeros, in [0, 1), for all layers or per layer's name.
         iterations: of ADMM.
         progress: called with a layer's name and the share of its output's power that is lost.
-        structure: the pattern that zeros keep to, one of ``config.STRUCTURES``.
+        structure: the pattern that zeros keep to, one of ``config.PATTERNS``.
         budget: "layer": every layer gets ``sparsity``; "global": all layers together, each the
             share that harms the network's output least (:mod:`tvm_sparsewino.nn.allocation`).
 
@@ -62,8 +62,8 @@ def prune_network(
     """
     layers = winograd_layers(model)
     shares = _shares(sparsity, layers)
-    if structure not in STRUCTURES:
-        raise PruneError(f"structure must be one of {STRUCTURES}, got {structure!r}")
+    if structure not in PATTERNS:
+        raise PruneError(f"structure must be one of {PATTERNS}, got {structure!r}")
     if budget not in BUDGETS:
         raise PruneError(f"budget must be one of {BUDGETS}, got {budget!r}")
     if budget == "global" and isinstance(sparsity, Mapping):
