@@ -1,14 +1,15 @@
 """Analytic cost of the sparse direct convolution, and its blocking. Pure.
 
-What must happen: for each slice of output channels and tile of pixels its steps (loads keep the
-ports busy more than multiply-adds do, as every input is read from memory), the loop around them,
-lines that come from L2 where a tile's inputs outgrow L1, copies of the input rows, and outputs.
-Constants were fitted on an AVX2 core, see ``benchmarks/kernels/LOG-direct.md``.
+What must happen is counted (steps, in cycles that keep the load ports busy: every input is read
+from memory; what surrounds the steps of a slice; lines that come from L2 where a tile's inputs
+outgrow L1; sums that wait between blocks of input channels; copies of the input rows; outputs) and
+multiplied by prices, which ``benchmarks/kernels/direct.py --fit`` fits to measured kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 
 from .config import ConvShape, LayerPlan
@@ -17,23 +18,55 @@ from .geometry import CACHE_LINE, ceil_div, check_shape
 from .geometry_sparse import SparseLayout, Tile, register_tile, sparse_layout
 
 FLOAT_BYTES = 4
+STEP_BYTES = 8  # of a nonzero: its value and its offset
 FMA_LATENCY = 4.0
 FMAS_PER_CYCLE = 2.0
 LOADS_PER_CYCLE = 2.0
-L1_SHARE = 0.6  # of L1 that holds a tile's inputs; weights and outputs pass through the rest
+L1_SHARE = 0.6  # of L1 that holds a tile's inputs; weights and sums pass through the rest
 ONE_LOAD = (2, 4)  # rows whose values are one load
-STEP_CYCLES = 1.1  # per cycle in which the loads of a step keep the ports busy
-MISSED_LINE = 1.1  # per line that a step reads from L2
-SLICE_CYCLES = 22.0  # around the steps of a slice
-OUTPUT_CYCLES = 2.5  # per vector of outputs
-FAR_LINE = 8.0  # per line of the map, read or written, where it does not stay in L2
-COPY_CYCLES = 1.5  # per vector of input rows copied in order
-SHUFFLED_CYCLES = 4.0  # per vector of a row that is taken apart
-ROW_CYCLES = 8.0  # per copied row
-TASK_CYCLES = 400.0
 
-PANEL_VECTORS = (12, 28, 60, 120, 240, 0)
+ROWS = (1, 2, 3, 4)
+PANEL_VECTORS = (7, 12, 20, 28, 60, 120, 0)
+CHANNEL_BLOCKS = (24, 48, 96, 128, 256, 0)
 K_BLOCKS = (64, 128, 256, 512, 0)
+
+
+@dataclass(frozen=True)
+class SparseWork:
+    """What a kernel does, or the cycles that one unit of it takes.
+
+    Attributes:
+        steps: cycles in which a step's loads or multiply-adds keep their ports busy.
+        missed_lines: lines that a step finds in L2, not in L1.
+        slices: slices of rows, for each tile and block of input channels.
+        sums: vectors of sums put aside, and taken up again.
+        outputs: vectors of outputs.
+        copied: vectors of input rows copied in order.
+        shuffled: vectors of rows that are taken apart by stride.
+        rows: copied rows.
+        far_lines: lines of the maps, read or written, that do not stay in L2.
+        tasks: independent pieces of work.
+    """
+
+    steps: float = 0.0
+    missed_lines: float = 0.0
+    slices: float = 0.0
+    sums: float = 0.0
+    outputs: float = 0.0
+    copied: float = 0.0
+    shuffled: float = 0.0
+    rows: float = 0.0
+    far_lines: float = 0.0
+    tasks: float = 0.0
+
+    def cycles(self, prices: SparseWork) -> tuple[float, float, float]:
+        """Cycles of the copies, of the products, and of the outputs."""
+        pairs = zip(astuple(self), astuple(prices), strict=True)
+        steps, missed, slices, sums, outputs, *copies, far, tasks = (n * p for n, p in pairs)
+        return sum(copies) + tasks, steps + missed + slices + sums, outputs + far
+
+
+PRICES = SparseWork(1.1, 1.1, 20.0, 3.0, 2.5, 1.5, 4.0, 8.0, 8.0, 400.0)
 
 
 @lru_cache(maxsize=4096)
@@ -55,73 +88,87 @@ def predict_sparse_direct(shape: ConvShape, density: float, core: Core) -> Cost:
 def ranked_sparse_direct(shape: ConvShape, density: float, core: Core) -> tuple[Cost, ...]:
     """The costs of every blocking that the model knows, lowest first."""
     check_shape(shape)
-    costs = [_cost(shape, density, core, blocking) for blocking in _blockings(shape, core)]
+    costs = []
+    for blocking in _blockings(shape, core):
+        layout = sparse_layout(_plan(shape, blocking), core.lanes)
+        work = count_work(layout, density, core)
+        flops = int(shape.direct_flops * density)
+        costs.append(Cost(*work.cycles(PRICES), flops, blocking))
     return tuple(sorted(costs, key=lambda cost: cost.cycles))
 
 
 def _blockings(shape: ConvShape, core: Core) -> Iterator[Blocking]:
-    per_group = shape.k // shape.groups
-    k_blocks = K_BLOCKS if core.threads > 1 else (0,)
+    per_group, channels = shape.k // shape.groups, shape.c // shape.groups
+    k_blocks = [min(k or per_group, per_group) for k in (K_BLOCKS if core.threads > 1 else (0,))]
+    blocks = dict.fromkeys(min(c or channels, channels) for c in CHANNEL_BLOCKS)
     seen = set()
-    for rows in dict.fromkeys(min(rows, per_group) for rows in (1, 2, 4)):
+    for rows in dict.fromkeys(min(rows, per_group) for rows in ROWS):
         for vectors in PANEL_VECTORS:
-            for k in dict.fromkeys(min(k or per_group, per_group) for k in k_blocks):
-                layout = sparse_layout(_plan(shape, Blocking(vectors, k, 0, rows)), core.lanes)
-                same = (layout.rows, k, rows)
-                if same not in seen:
-                    seen.add(same)
-                    yield Blocking(vectors, k, 0, rows)
+            panel = sparse_layout(_plan(shape, Blocking(vectors, 0, 0, rows)), core.lanes).rows
+            for k in dict.fromkeys(k_blocks):
+                for c in blocks:
+                    if (panel, k, c, rows) not in seen:
+                        seen.add((panel, k, c, rows))
+                        yield Blocking(vectors, k, c, rows)
 
 
 def _plan(shape: ConvShape, blocking: Blocking) -> LayerPlan:
-    return LayerPlan("", shape, 1.0, "sparse_direct", 0, *vars(blocking).values())
+    return LayerPlan("", shape, 1.0, "sparse_direct", 0, *astuple(blocking))
 
 
-def _cost(shape: ConvShape, density: float, core: Core, blocking: Blocking) -> Cost:
-    layout = sparse_layout(_plan(shape, blocking), core.lanes)
+def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
+    """What the core that has most to do does."""
+    shape, rows = layout.shape, layout.rows_at_once
     tile = register_tile(layout, core.vector_registers)
-    steps = density * layout.channels * shape.taps
-    slices = layout.slices * tile.count
-    vectors = slices * layout.rows_at_once * tile.vectors
-    gemm = slices * (steps * _step(layout, tile, core) + SLICE_CYCLES)
     tasks = ceil_div(layout.tasks, core.threads)
-    far = _far_lines(shape, core) * FAR_LINE / core.threads
-    return Cost(
-        (_copies(layout) + TASK_CYCLES) * tasks,
-        gemm * tasks,
-        vectors * OUTPUT_CYCLES * tasks + far,
-        int(shape.direct_flops * density),
-        blocking,
+    tiles = tasks * tile.count * layout.slices
+    steps = tiles * density * layout.channels * shape.taps
+    missing = _missing(layout, tile, core)
+    lines = rows * (tile.vectors * layout.lanes / CACHE_LINE + 0.5)
+    vectors = tiles * rows * tile.vectors
+    copied_rows, copied = (tasks * n for n in _copies(layout))
+    in_order = layout.horizontal.stride == 1
+    return SparseWork(
+        steps * _step(layout, tile),
+        steps * lines * missing,
+        tiles * layout.channel_blocks,
+        vectors * (layout.channel_blocks - 1),
+        vectors,
+        copied if in_order else 0.0,
+        0.0 if in_order else copied,
+        copied_rows,
+        _far_lines(shape, core) / core.threads,
+        tasks,
     )
 
 
-def _step(layout: SparseLayout, tile: Tile, core: Core) -> float:
-    """Cycles of one nonzero of each row of a slice."""
-    rows, lanes = layout.rows_at_once, layout.lanes
+def _step(layout: SparseLayout, tile: Tile) -> float:
+    """Cycles of one nonzero of each row of a slice, all inputs in L1."""
+    rows = layout.rows_at_once
     products = rows * tile.vectors
     splats = 1 if rows in ONE_LOAD else rows
     loads = products * (1 + _split(layout)) + rows + splats
-    busy = max(products / FMAS_PER_CYCLE, loads / LOADS_PER_CYCLE) * STEP_CYCLES
-    lines = products * lanes / CACHE_LINE + rows * 0.5
-    read = layout.channels * _tile_floats(layout, tile)
-    if layout.slices_outside:
-        read = min(read, layout.scratch_size)
-    missing = max(0.0, 1 - L1_SHARE * core.l1_bytes / max(read * FLOAT_BYTES, 1))
-    return max(busy + missing * lines * MISSED_LINE, FMA_LATENCY)
+    return max(products / FMAS_PER_CYCLE, loads / LOADS_PER_CYCLE, FMA_LATENCY)
 
 
 def _split(layout: SparseLayout) -> float:
     """Share of vector loads that touch two cache lines."""
-    if layout.in_place and layout.channel_stride % CACHE_LINE == 0:
-        return 0.0
-    return (layout.lanes - 1) / CACHE_LINE
+    return 0.0 if layout.shape.taps == 1 else (layout.lanes - 1) / CACHE_LINE
+
+
+def _missing(layout: SparseLayout, tile: Tile, core: Core) -> float:
+    """Share of a step's lines that do not stay in L1 from one slice to the next."""
+    read = layout.channel_block * _tile_floats(layout, tile)
+    if layout.slices_outside:
+        read = min(read, layout.scratch_size)
+    return max(0.0, 1 - L1_SHARE * core.l1_bytes / max(read * FLOAT_BYTES, 1))
 
 
 def _tile_floats(layout: SparseLayout, tile: Tile) -> float:
     """Floats of a channel that a tile reads, whole cache lines."""
-    if layout.in_place:
-        return tile.vectors * layout.lanes + CACHE_LINE / 2
     y, x, lines = layout.vertical, layout.horizontal, max(tile.lines, 1)
+    if layout.in_place or layout.shape.taps == 1:
+        return ceil_div(tile.vectors * layout.lanes, CACHE_LINE) * CACHE_LINE
     if layout.is_merged:
         lines = max(1, round(tile.vectors * layout.lanes / layout.shape.ow))
     width = tile.vectors * layout.lanes / lines
@@ -130,15 +177,13 @@ def _tile_floats(layout: SparseLayout, tile: Tile) -> float:
     return min(rows * columns, layout.channel_stride)
 
 
-def _copies(layout: SparseLayout) -> float:
-    """Cycles of the copies of one task."""
+def _copies(layout: SparseLayout) -> tuple[float, float]:
+    """Rows that one task copies, and vectors of them."""
     if layout.in_place:
-        return 0.0
-    axis = layout.horizontal
+        return 0.0, 0.0
     rows = layout.channels * layout.phase_rows * len(layout.vertical.phases)
-    vectors = ceil_div(layout.row_stride, layout.lanes) * len(axis.phases)
-    each = COPY_CYCLES if axis.stride == 1 else SHUFFLED_CYCLES
-    return rows * (vectors * each + ROW_CYCLES)
+    vectors = ceil_div(layout.row_stride, layout.lanes) * len(layout.horizontal.phases)
+    return rows, rows * vectors
 
 
 def _far_lines(shape: ConvShape, core: Core) -> float:

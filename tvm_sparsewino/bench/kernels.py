@@ -126,6 +126,6 @@ def checked(kernel: KernelChain, chain: Chain) -> tuple[float, int]:
 
 
 def _exact(plan: LayerPlan) -> Callable[..., np.ndarray]:
-    if plan.algorithm == "dense_direct":
+    if not plan.m:
         return direct_conv
     return lambda x, u, bias: winograd_conv(x, u, bias, cook_toom(plan.m, 3))

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..config import LayerPlan
-from ..cost import ranked
+from ..config import ConvShape, LayerPlan
+from ..cost import Core, Cost, ranked
+from ..cost_sparse import ranked_sparse_direct
 from ..geometry import ceil_div, make_panels, round_up
 from ..planner import Option, machine, on_machine, plan_of
 from ..schedules.target import CpuTarget
@@ -36,13 +37,20 @@ def starts(
     near = [o for o in options[:_STARTS] if o.cost.cycles <= _WORTH_A_TRY * least]
     near = [on_machine(option, problem.shape, core) for option in near]
     plans = [plan_of("", problem.shape, option) for option in near]
-    for option in [o for o in near if o.m][:2]:
-        kind = (option.algorithm, option.m, option.density, core, option.structure)
-        costs = ranked(problem.shape, *kind)
+    for option in [o for o in near if o.algorithm != "dense_direct"][:2]:
+        costs = _ranked(option, problem.shape, core)
         best = {cost.blocking.panel_vectors: cost for cost in reversed(costs)}
         for cost in sorted(best.values(), key=lambda cost: cost.cycles)[:_PANELS]:
             plans.append(plan_of("", problem.shape, dataclasses.replace(option, cost=cost)))
     return list(dict.fromkeys(plans))
+
+
+def _ranked(option: Option, shape: ConvShape, core: Core) -> tuple[Cost, ...]:
+    """The costs of every blocking of one way to compute a layer, lowest first."""
+    if option.m:
+        kind = (option.algorithm, option.m, option.density, core, option.structure)
+        return ranked(shape, *kind)
+    return ranked_sparse_direct(shape, option.density, core)
 
 
 def neighbours(plan: LayerPlan, target: CpuTarget, threads: int) -> list[LayerPlan]:
