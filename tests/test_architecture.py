@@ -60,7 +60,7 @@ LAYERS = (
     (
         *("artefact", "fingerprint", "exchange", "machines", "session", "executable", "loading"),
         "profile",
-        *("driver", "torch_backend", "native"),
+        *("driver", "torch_backend", "native", "relay", "tvmc"),
     ),
     ("demo", "bench"),
     ("cli",),

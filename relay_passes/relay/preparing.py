@@ -20,6 +20,12 @@ def prepare(mod: IRModule, params: Mapping[str, Any] | None = None) -> IRModule:
     Args:
         mod: a module in Relay, which stays as it is.
         params: parameters of its function "main" by name: NumPy arrays or TVM's.
+    """
+    return FoldBatchNorm()(named(mod, params))
+
+
+def named(mod: IRModule, params: Mapping[str, Any] | None = None) -> IRModule:
+    """As :func:`prepare`, with BatchNorm left where it is.
 
     The names are kept where no pass loses them: in the source of each convolution's weights.
     """
@@ -31,7 +37,7 @@ def prepare(mod: IRModule, params: Mapping[str, Any] | None = None) -> IRModule:
         with tvm.transform.PassContext(opt_level=3):  # this pass runs at level 3 only
             mod = relay.transform.ConvertLayout({CONV2D: ["NCHW", "default"]})(mod)
         mod = relay.transform.InferType()(mod)
-    return FoldBatchNorm()(mod)
+    return mod
 
 
 def _bound(mod: IRModule, params: dict[str, Any]) -> IRModule:

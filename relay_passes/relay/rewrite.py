@@ -12,7 +12,7 @@ from tvm.ir import IRModule
 from ...config import CompileConfig, LayerPlan
 from ...errors import ConfigError, in_context
 from ...packing import pack
-from ...planner import kernel_weight, plan_left, plan_spatial, plan_winograd
+from ...planner import kernel_weight, plan_left, plan_spatial, plan_winograd, weight_density
 from ...records import Records
 from ...schedules.target import CpuTarget
 from ..plans import as_cpu_target, plans_by_name
@@ -27,6 +27,7 @@ def plan(
     config: CompileConfig | None = None,
     threads: int = 1,
     records: Records | None = None,
+    min_sparsity: float = 0.0,
 ) -> tuple[LayerPlan, ...]:
     """Decide for every 2-D convolution of ``mod`` how it runs; ``mod`` stays as it is.
 
@@ -38,21 +39,35 @@ def plan(
         config: options; the defaults if None.
         threads: cores that will work together.
         records: measurements, which are followed where they hold for a layer.
+        min_sparsity: convolutions whose weights have a smaller share of zeros are left to TVM.
 
     Raises:
+        ConfigError: ``min_sparsity`` is not in [0, 1].
         ShapeError: a convolution with a symbolic shape; names the layer.
         TargetError: an unknown target.
     """
+    if not 0 <= min_sparsity <= 1:
+        raise ConfigError(f"min_sparsity must be in [0, 1], got {min_sparsity!r}")
     options = (as_cpu_target(target), config or CompileConfig(), threads, records)
     graphs = [Graph(func) for func in mod.functions.values() if is_graph(func)]
-    return tuple(_plan_site(site, *options) for graph in graphs for site in find_convs(graph))
+    sites = [site for graph in graphs for site in find_convs(graph)]
+    return tuple(_plan_site(site, min_sparsity, *options) for site in sites)
 
 
 def _plan_site(
-    site: ConvSite, cpu: CpuTarget, config: CompileConfig, threads: int, records: Records | None
+    site: ConvSite,
+    min_sparsity: float,
+    cpu: CpuTarget,
+    config: CompileConfig,
+    threads: int,
+    records: Records | None,
 ) -> LayerPlan:
     if site.reason:
         return plan_left(site.name, site.reason)
+    zeros = 1 - weight_density(site.weight)
+    if zeros < min_sparsity:
+        reason = f"{zeros:.0%} of its weights are zero, less than {min_sparsity:.0%}"
+        return plan_left(site.name, reason, site.shape)
     layer = (site.name, site.shape, site.weight)
     if site.m:
         return plan_winograd(*layer, site.m, cpu, config, threads, records, site.relu)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 
 import onnx
+from google.protobuf.message import DecodeError
 
-from .operator import WinogradSpec
+from .operator import DOMAIN, WinogradSpec
 
 KEY = "tvm-sparsewino"
 VERSION = 1
@@ -48,3 +50,16 @@ def inlined_layers(model: onnx.ModelProto) -> list[str]:
             except (ValueError, KeyError, TypeError, RecursionError):
                 return []
     return []
+
+
+def has_winograd_layers(path: str | os.PathLike[str]) -> bool:
+    """Whether an ONNX file names Winograd layers, as our operator or in its metadata.
+
+    False of files that cannot be read: whoever reads them next says why.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (OSError, DecodeError):
+        return False
+    ours = any(opset.domain == DOMAIN for opset in model.opset_import)
+    return ours or bool(inlined_layers(model))

@@ -1,0 +1,160 @@
+"""ONNX networks as Relay modules: TVM's converters operator by operator, ours where they differ.
+
+TVM's own importer looks at no domain and has no place for operators from outside, so the walk over
+the nodes is here and only its converters are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tvm import relay
+from tvm.ir import IRModule
+from tvm.relay.frontend import onnx as tvm_onnx
+
+from ...errors import ImportFailed, SparseWinoError, in_context
+from ...onnx_graph import GraphNode, OnnxGraph
+from .graph import named_constant
+from .ops import winograd_conv2d
+
+WINOGRAD = ("tvm.sparsewino", "WinogradConv2d")
+Operands = Sequence[relay.Expr | None]
+
+
+def import_onnx_graph(graph: OnnxGraph) -> IRModule:
+    """A network from ONNX as a module in Relay, weights as constants that name their layers.
+
+    The function is called "main" and takes the network's inputs by their names.
+
+    Raises:
+        ImportFailed: operators that cannot be imported (all are named, with their nodes), or one
+            that does not fit its operands.
+    """
+    converters = tvm_onnx._get_convert_map(graph.opset)
+    _check_supported(graph.nodes, converters)
+    return _Importer(graph, converters).run()
+
+
+def _check_supported(nodes: Sequence[GraphNode], converters: Mapping[str, Any]) -> None:
+    """Refuse all operators that have no converter, at once."""
+    missing: dict[str, list[str]] = {}
+    for node in nodes:
+        known = node.domain == "" and node.op_type in converters
+        if not known and (node.domain, node.op_type) != WINOGRAD:
+            operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+            missing.setdefault(operator, []).append(node.name)
+    if missing:
+        listed = "; ".join(f"{operator} ({', '.join(n)})" for operator, n in missing.items())
+        raise ImportFailed(f"Relay cannot import these operators (and nodes): {listed}")
+
+
+class _Importer:
+    """One walk over the nodes; ``values`` holds what their outputs have become."""
+
+    def __init__(self, graph: OnnxGraph, converters: Mapping[str, Any]) -> None:
+        self.graph, self.converters = graph, converters
+        self.values: dict[str, relay.Expr] = {}
+
+    def run(self) -> IRModule:
+        inputs = [relay.var(i.name, shape=i.shape, dtype=i.dtype) for i in self.graph.inputs]
+        self.values.update({var.name_hint: var for var in inputs})
+        for node in self.graph.nodes:
+            with in_context(f"node {node.name!r} ({node.op_type})"):
+                self._convert(node)
+        outputs = [self._value(name) for name in self.graph.outputs]
+        body = outputs[0] if len(outputs) == 1 else relay.Tuple(outputs)
+        return relay.transform.InferType()(IRModule.from_expr(relay.Function(inputs, body)))
+
+    def _value(self, name: str, layer: str = "") -> relay.Expr | None:
+        """A value by its name, None for an optional one that is left out.
+
+        A constant that is a layer's weight says which layer it belongs to.
+        """
+        if not name or name in self.values:
+            return self.values.get(name)
+        if name not in self.graph.constants:
+            raise ImportFailed(f"nothing computes {name!r}")
+        constant = named_constant(self.graph.constants[name], f"{layer}.weight" if layer else name)
+        if not layer:
+            self.values[name] = constant
+        return constant
+
+    def _convert(self, node: GraphNode) -> None:
+        has_weight = node.op_type == "Conv" or (node.domain, node.op_type) == WINOGRAD
+        operands = [
+            self._value(name, node.name if has_weight and place == 1 else "")
+            for place, name in enumerate(node.inputs)
+        ]
+        is_winograd = (node.domain, node.op_type) == WINOGRAD
+        convert = _winograd if is_winograd else _OWN.get(node.op_type, _by_tvm)
+        try:
+            result = convert(self, operands, node)
+        except SparseWinoError:
+            raise
+        except Exception as error:  # TVM's converters raise whatever they meet
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise ImportFailed(f"cannot be imported: {reason}") from error
+        is_tuple = isinstance(result, relay.expr.TupleWrapper)
+        results = [result[i] for i in range(len(result))] if is_tuple else [result]
+        if len(node.outputs) > len(results):
+            raise ImportFailed(f"has {len(node.outputs)} outputs, {len(results)} are supported")
+        self.values.update(zip(node.outputs, results, strict=False))
+
+
+# ---- converters --------------------------------------------------------------------------------
+
+
+def _by_tvm(importer: _Importer, operands: Operands, node: GraphNode) -> Any:
+    """What TVM's converter makes of ``node``."""
+    attributes = dict(node.attributes)
+    attributes["tvm_custom"] = {"name": node.name, "num_outputs": len(node.outputs)}
+    inputs = tvm_onnx.onnx_input()
+    for operand in operands:
+        inputs.append(operand)
+    return importer.converters[node.op_type](inputs, attributes, {})
+
+
+def _winograd(_importer: _Importer, operands: Operands, node: GraphNode) -> relay.Expr:
+    given = node.attributes
+    result = winograd_conv2d(
+        operands[0],
+        operands[1],
+        m=given["m"],
+        r=given["r"],
+        points=[point.decode() for point in given["points"]],
+        padding=given["padding"],
+        groups=given["groups"],
+        relu=bool(given.get("winograd_relu", 0)),
+    )
+    return relay.nn.bias_add(result, operands[2]) if len(operands) == 3 else result
+
+
+def _prelu(importer: _Importer, operands: Operands, node: GraphNode) -> Any:
+    """A slope per channel becomes ``nn.prelu`` along channels, which an epilogue can take."""
+    x, slope = operands
+    shape = tuple(int(d) for d in tvm_onnx.infer_shape(x))
+    values = slope.data.numpy() if isinstance(slope, relay.Constant) else None
+    if values is None or len(shape) != 4 or values.shape[-3:] != (shape[1], 1, 1):
+        return _by_tvm(importer, operands, node)
+    return relay.nn.prelu(x, relay.const(values.reshape(-1)), axis=1)
+
+
+def _clip(importer: _Importer, operands: Operands, node: GraphNode) -> Any:
+    """Bounds that are known become ``clip`` at once; TVM would compile a program to read them."""
+    bounds = [node.attributes.get("min"), node.attributes.get("max")]
+    for i, operand in enumerate(operands[1:3]):
+        if operand is not None and not isinstance(operand, relay.Constant):
+            return _by_tvm(importer, operands, node)
+        bounds[i] = bounds[i] if operand is None else float(operand.data.numpy().reshape(()))
+    low, high = bounds
+    return relay.clip(
+        operands[0], -np.inf if low is None else low, np.inf if high is None else high
+    )
+
+
+_OWN: dict[str, Callable[[_Importer, Operands, GraphNode], Any]] = {
+    "Clip": _clip,
+    "PRelu": _prelu,
+}
