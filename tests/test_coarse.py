@@ -44,7 +44,7 @@ def test_the_best_of_many_is_better_than_the_mean_and_than_one(structure):
     assert [c.layer for c in choices] == ["0", "2"]
     assert all(c.harm < c.mean_harm for c in choices)
     # The first candidate is the same.
-    assert choices[0].harm < first.harm and choices[-1].harm == harm(model)
+    assert choices[0].harm <= first.harm and choices[-1].harm == harm(model)
     for layer in winograd_layers(model).values():
         zeros = float((~layer.mask).float().mean())
         unit = {"outputs": 1 / 8, "inputs": 1 / 3}.get(structure, 1 / 24)
