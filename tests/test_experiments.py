@@ -26,6 +26,7 @@ from tvm_sparsewino.nn.experiments.phases import Setting, make_optimizer, train
 from tvm_sparsewino.nn.experiments.record import identity
 from tvm_sparsewino.nn.experiments.run import load_network
 from tvm_sparsewino.nn.experiments.settings import Experiment, Phase, Pruning
+from tvm_sparsewino.nn.experiments.stability import stable_rates
 
 SMALL = {
     "network": "lenet5",
@@ -428,3 +429,15 @@ def test_memory_is_none_where_the_system_does_not_tell(monkeypatch, tmp_path):
     )
     model = make_network("lenet5", {}, grey())
     assert measure_cost(setting, model, model)["memory_ratio"] is None
+
+
+def test_largest_stable_rates_of_methods(finished):
+    _, folder = finished
+    e = experiment(tune__momentum=0.0, prune__method="white")
+    rows = stable_rates(e, ("activation", "one-shot"), folder / "dense", 0.01, 1e6, steps=10)
+    assert [row["method"] for row in rows] == ["activation", "one-shot"]
+    for row in rows:
+        assert row["bounded"] and row["rate"] < 1e6
+        assert row["experiment"]["prune"]["method"] == row["method"]
+    again = stable_rates(e, ("activation",), folder / "dense", 0.01, 1e6, steps=10)
+    assert again == rows[:1]

@@ -20,6 +20,7 @@ from ..pruning import NativePruner
 from ..training import TrainConfig, Trainer
 from .settings import Experiment, Phase
 
+DENSE, TUNE = 0, 1  # streams of random numbers
 _MIXED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _TEST_BATCH = 500
 

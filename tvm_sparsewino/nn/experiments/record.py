@@ -19,8 +19,8 @@ from .cost import measure_cost
 from .methods import UNPRUNED
 from .phases import Setting
 from .settings import Experiment
+from .start import START
 
-START = "start.pt"
 # Where it runs and how often it is saved change nothing that a record says.
 _NOT_IDENTITY = ("device", "data_folder", "save_every", "cost")
 _PROCESSORS = Path("/proc/cpuinfo")

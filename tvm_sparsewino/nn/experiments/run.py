@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,18 +18,17 @@ from ...errors import ConfigError
 from ...files import replacing
 from ..data import load_data
 from ..distributed import find_device, joined
-from ..training import kept_generators
 from .curves import draw_curves
 from .methods import UNPRUNED, pruner_of, starting_point
 from .networks import make_network
-from .phases import Setting, train
-from .record import START, identity, make_record
+from .phases import DENSE, TUNE, Setting, train
+from .record import identity, make_record
 from .settings import Experiment
+from .start import START, kept_start
 
 RECORD = "record.json"
 WEIGHTS = "weights.pt"
 _CONFIG = "config.json"
-_DENSE, _TUNE = 0, 1  # streams of random numbers
 
 
 def run_experiment(
@@ -68,7 +66,7 @@ def run_experiment(
         data = load_data(experiment.data, experiment.data_folder, experiment.image_size)
         setting = Setting(experiment, data, ranks, device, progress)
         _same(out_dir, identity(experiment), asdict(experiment), ranks.first)
-        dense = _dense(setting, dense_dir)
+        dense = dense_network(setting, dense_dir)
         if experiment.prune.method == "dense":
             return _finished(setting, out_dir, dense_dir, dense, None)
         model = _tuned(setting, dense, out_dir, resume)
@@ -90,15 +88,19 @@ def load_network(experiment: Experiment, path: str | Path) -> nn.Module:
     return model.eval()
 
 
-def _dense(setting: Setting, folder: Path) -> nn.Module:
-    """The dense network after its training, from its folder where that is finished."""
+def dense_network(setting: Setting, folder: Path) -> nn.Module:
+    """The dense network after its training, from its folder where that is finished.
+
+    Raises:
+        ConfigError: the folder is of another network.
+    """
     e = setting.experiment
     _same(folder, identity(e, dense=True), asdict(e), setting.ranks.first)
     with torch.random.fork_rng(devices=()):  # made on the CPU
         torch.manual_seed(e.seed)
         model = make_network(e.network, e.network_options, setting.data[0])
     model = model.to(setting.device, setting.dtype)
-    return train(setting, model, e.dense, _DENSE, folder, True, f"dense, seed {e.seed}")
+    return train(setting, model, e.dense, DENSE, folder, True, f"dense, seed {e.seed}")
 
 
 def _tuned(setting: Setting, dense: nn.Module, folder: Path, resume: bool) -> nn.Module:
@@ -110,43 +112,12 @@ def _tuned(setting: Setting, dense: nn.Module, folder: Path, resume: bool) -> nn
     if e.prune.method == "continued":
         model = copy.deepcopy(teacher).requires_grad_(True)
     else:
-        model = _start(setting, teacher, folder / START, resume)
+        model = kept_start(setting, teacher, folder / START, resume)
         pruner = pruner_of(model, e.prune, setting.steps(e.tune))
     if setting.steps(e.tune) == 0:
         return model
-    args = (model, e.tune, _TUNE, folder, resume, title)
+    args = (model, e.tune, TUNE, folder, resume, title)
     return train(setting, *args, pruner=pruner, teacher=teacher)
-
-
-def _start(setting: Setting, dense: nn.Module, path: Path, resume: bool) -> nn.Module:
-    """The network that fine-tuning starts from: made once, kept, and the same on every process."""
-    e = setting.experiment
-    dense = copy.deepcopy(dense).requires_grad_(True)
-    state = None
-    if setting.ranks.first:
-        if resume and path.exists():
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            state = _made_start(setting, dense)
-            with replacing(path) as beside:
-                torch.save(state, beside)
-    state = setting.ranks.from_first(state)
-    model = starting_point(dense, e.prune, None)
-    model.load_state_dict(state["model"])
-    return model
-
-
-def _made_start(setting: Setting, dense: nn.Module) -> dict[str, Any]:
-    e = setting.experiment
-    begin, cpu_begin = time.monotonic(), time.process_time()
-    batches = setting.batches(_TUNE)
-    batches.rank, batches.ranks = 0, 1
-    inputs = torch.cat([batches(i)[0] for i in range(-(-e.prune.images // e.batch))])
-    with kept_generators(dense):
-        torch.manual_seed(e.seed)
-        model = starting_point(dense, e.prune, list(inputs[: e.prune.images].split(e.batch)))
-    spent = {"seconds": time.monotonic() - begin, "cpu_seconds": time.process_time() - cpu_begin}
-    return {"model": model.state_dict(), **spent}
 
 
 def _single(model: nn.Module) -> nn.Module:

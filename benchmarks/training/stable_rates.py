@@ -1,0 +1,37 @@
+"""The largest stable learning rate of every pruning method, from one dense network.
+
+    python benchmarks/training/stable_rates.py --out DIR [--record FILE] [--steps 100]
+        [--set data=fashion-mnist --set network=small-resnet ...] [METHOD ...]
+
+The rate is doubled from 1e-4 until training diverges; the dense network is trained first, in DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from tvm_sparsewino.nn.experiments import read_experiment
+from tvm_sparsewino.nn.experiments.methods import METHODS
+from tvm_sparsewino.nn.experiments.stability import stable_rates
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    args = parser.parse_args()
+    methods = args.methods or ("activation", "white", "gradient", "authors")
+    rows = stable_rates(read_experiment(None, args.set), methods, args.out, steps=args.steps)
+    for row in rows:
+        print(f"{row['method']:15} {row['rate']:g}" + ("" if row["bounded"] else " or more"))
+    if args.record is not None:
+        args.record.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+    main()
