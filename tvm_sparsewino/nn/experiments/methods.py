@@ -7,20 +7,23 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ...config import PruneConfig
 from ...errors import ConfigError, PruneError
 from ..calibration import calibrate, winograd_layers
+from ..coarse import prune_best_of
 from ..convert import convert
+from ..modes import evaluation
 from ..one_shot import prune_one_shot
 from ..pruning import NativePruner
 from ..winograd_relu import move_relus
 from .settings import Pruning
 
-ONE_SHOT, WINOGRAD_RELU = "one-shot", "winograd-relu"
-# Name -> fields of PruneConfig, or arguments of prune_one_shot; docs/pruning.md says where they
-# come from.
+ONE_SHOT, COARSE, WINOGRAD_RELU = "one-shot", "coarse", "winograd-relu"
+# Name -> fields of PruneConfig, or arguments of what prunes at once. docs/pruning.md tells where each
+# comes from.
 METHODS: dict[str, dict[str, Any]] = {
     "activation": {"criterion": "activation"},
     "white": {"criterion": "white", "parameters": "white"},
@@ -38,8 +41,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "kernel": {"criterion": "activation", "structure": "kernel"},
     WINOGRAD_RELU: {"criterion": "activation"},
     ONE_SHOT: {"budget": "layer"},
+    COARSE: {"structure": "kernel", "candidates": 20},
 }
-_ONE_SHOT_OPTIONS = {"structure", "budget", "iterations"}
+# Methods that prune before training starts, with what may be chosen.
+_AT_ONCE = {
+    ONE_SHOT: {"structure", "budget", "iterations"},
+    COARSE: {"structure", "candidates"},
+}
 # Not pruned at all: what the others are compared with.
 UNPRUNED = ("dense", "continued")
 
@@ -91,16 +99,33 @@ def starting_point(
             raise PruneError("no Winograd layer of the network has a ReLU to take over")
     if batches is None:
         return model
-    if settings.method == ONE_SHOT:
-        unknown = sorted(set(settings.options) - _ONE_SHOT_OPTIONS)
-        if unknown:
-            raise ConfigError(
-                f"prune.options: unknown {unknown}, there are {sorted(_ONE_SHOT_OPTIONS)}"
-            )
-        options = {**METHODS[ONE_SHOT], **settings.options}
-        model = prune_one_shot(model, batches, settings.sparsity, **options)
+    if settings.method in _AT_ONCE:
+        model = _at_once(model, dense, settings, batches)
     elif prune_config(settings, 1).criterion == "activation":
         calibrate(model, batches)
+    return model
+
+
+def _at_once(
+    model: nn.Module, dense: nn.Module, settings: Pruning, batches: Sequence[Tensor]
+) -> nn.Module:
+    known = _AT_ONCE[settings.method]
+    unknown = sorted(set(settings.options) - known)
+    if unknown:
+        raise ConfigError(f"prune.options: unknown {unknown}, there are {sorted(known)}")
+    options = {**METHODS[settings.method], **settings.options}
+    if settings.method == ONE_SHOT:
+        return prune_one_shot(model, batches, settings.sparsity, **options)
+    with torch.no_grad(), evaluation(dense):
+        wanted = [dense(x) for x in batches]
+
+    def harm(network: nn.Module) -> float:
+        with torch.no_grad():
+            pairs = zip(batches, wanted, strict=True)
+            return sum(float((network(x) - y).square().sum()) for x, y in pairs)
+
+    with evaluation(model):
+        prune_best_of(model, settings.sparsity, harm=harm, **options)
     return model
 
 
@@ -110,7 +135,7 @@ def pruner_of(model: nn.Module, settings: Pruning, steps: int) -> NativePruner |
     Raises:
         ConfigError: an unknown option, or zeros that no step would bring.
     """
-    if settings.method == ONE_SHOT:
+    if settings.method in _AT_ONCE:
         return None
     return NativePruner(model, prune_config(settings, steps))
 
