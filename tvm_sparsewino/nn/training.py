@@ -136,6 +136,7 @@ class Trainer:
             kept_generators(self.model, self.config.seed is not None),
             TrainingView(self.config.steps, self.title, visible) as view,
         ):
+            view.advance(self.step, "")
             if self.step == 0:
                 view.add(self._log())
             while self.step < self.config.steps:

@@ -22,8 +22,8 @@ from ..winograd_relu import move_relus
 from .settings import Pruning
 
 ONE_SHOT, COARSE, WINOGRAD_RELU = "one-shot", "coarse", "winograd-relu"
-# Name -> fields of PruneConfig, or arguments of what prunes at once. docs/pruning.md tells where each
-# comes from.
+# Name -> fields of PruneConfig, or arguments of what prunes at once. docs/pruning.md tells where
+# each comes from.
 METHODS: dict[str, dict[str, Any]] = {
     "activation": {"criterion": "activation"},
     "white": {"criterion": "white", "parameters": "white"},
