@@ -66,6 +66,8 @@ def test_a_run_prunes_and_learns(finished):
     assert set(record["zeros"]) == {"conv1", "conv2", "all"}
     for share in record["zeros"].values():
         assert share == pytest.approx(0.7, abs=2e-3)
+    layers = 36 * (6 + 6 * 8) * 0.3 + (6 + 8) + 33 * 32 + 10 * 33
+    assert record["parameters"]["pruned"] == pytest.approx(layers, rel=0.01)
     assert record["dense"]["step"] == 63 and record["tune"]["step"] == 21
     assert record["curves"]["tune"][-1]["accuracy"] == record["accuracy"]
     assert json.loads((folder / "record.json").read_text()) == record
@@ -138,7 +140,28 @@ def test_winograd_relu_trains_prunes_and_loads(tmp_path):
     config = prune_config(e.prune, 10)
     assert (config.start_step, config.end_step) == (4, 8)
     with pytest.raises(PruneError, match="has a ReLU to take over"):
-        starting_point(make_network("lenet5", {}, grey()), e.prune, None)
+        image = torch.zeros(1, 1, 16, 16)
+        starting_point(make_network("lenet5", {}, grey()), e.prune, image, None)
+
+
+def test_filters_go_before_coefficients(tmp_path):
+    e = experiment(
+        network="small-resnet",
+        network_options={"widths": [8, 12]},
+        dense__epochs=0.3,
+        tune__epochs=0.2,
+        prune={"method": "white", "tile": 2, "sparsity": 0.5, "filters": 0.5},
+    )
+    record = run_experiment(e, tmp_path, progress=False)
+    assert record["zeros"]["all"] == pytest.approx(0.5, abs=0.01)
+    model = load_network(e, tmp_path / "weights.pt")
+    assert fingerprint(model) == record["fingerprint"]
+    # Maps inside a block, and those that the shortcuts tie together, are both half as many.
+    assert model.blocks[0].conv1.out_channels == 4 and model.blocks[1].conv2.out_channels == 6
+    assert model.classes.in_features == 6
+    sizes = record["parameters"]
+    # Half of the filters leave about a quarter of the weights.
+    assert sizes["pruned"] < 0.6 * sizes["dense"]
 
 
 def test_distillation_augmentation_adam_and_double_precision(tmp_path):
@@ -272,7 +295,14 @@ def test_settings_that_do_not_fit(tmp_path):
     for bad in ({"epochs": -1}, {"optimizer": "x"}, {"lr": 0}, {"warmup": 2}, {"weight_decay": -1}):
         with pytest.raises(ConfigError):
             Phase(**bad)
-    for bad in ({"sparsity": 1.0}, {"ramp": 2}, {"start": 0.6}, {"every": 0}, {"images": 0}):
+    for bad in (
+        {"sparsity": 1.0},
+        {"ramp": 2},
+        {"start": 0.6},
+        {"filters": 1.0},
+        {"every": 0},
+        {"images": 0},
+    ):
         with pytest.raises(ConfigError):
             Pruning(**bad)
 
@@ -339,11 +369,11 @@ def test_methods_that_cannot_be_prepared():
         (Pruning("one-shot", options={"l1": 1}), r"unknown \['l1'\]"),
     ):
         with pytest.raises(ConfigError, match=match):
-            starting_point(model, pruning, images)
+            starting_point(model, pruning, images[0], images)
     with pytest.raises(ConfigError, match=r"tune\.epochs is 0"):
         prune_config(Pruning(), 0)
     with pytest.raises(PruneError, match="no Winograd layer"):
-        starting_point(model, Pruning(keep=("conv1", "conv2")), images)
+        starting_point(model, Pruning(keep=("conv1", "conv2")), images[0], images)
 
 
 def test_options_go_over_the_methods_own():

@@ -15,6 +15,7 @@ from ...errors import ConfigError, PruneError
 from ..calibration import calibrate, winograd_layers
 from ..coarse import prune_best_of
 from ..convert import convert
+from ..filter_pruning import prune_filters
 from ..modes import evaluation
 from ..one_shot import prune_one_shot
 from ..pruning import NativePruner
@@ -72,13 +73,14 @@ def converted(dense: nn.Module, settings: Pruning) -> nn.Module:
 
 
 def starting_point(
-    dense: nn.Module, settings: Pruning, batches: Sequence[Tensor] | None
+    dense: nn.Module, settings: Pruning, image: Tensor, batches: Sequence[Tensor] | None
 ) -> nn.Module:
     """The converted network that fine-tuning starts from.
 
     Args:
         dense: trained, in evaluation mode.
         settings: method and sparsity.
+        image: one of the network's inputs, [1, C, S, S]; its values do not matter.
         batches: training images for measured scales. None gives a network whose weights, scales
             and masks are still to be loaded.
 
@@ -91,6 +93,9 @@ def starting_point(
         raise ConfigError(
             f"prune.method must be one of {(*METHODS, *UNPRUNED)}, got {settings.method!r}"
         )
+    if settings.filters:
+        with evaluation(dense):
+            dense = prune_filters(dense, settings.filters, (image,))
     model = converted(dense, settings)
     winograd_layers(model)
     if settings.method == WINOGRAD_RELU:

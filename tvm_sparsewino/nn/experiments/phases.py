@@ -71,6 +71,12 @@ class Setting:
         whole = phase.epochs * (len(self.data[0].labels) // self.experiment.batch)
         return max(1, round(whole)) if phase.epochs else 0
 
+    def image(self) -> Tensor:
+        """An input of the network, [1, C, S, S]."""
+        source = self.data[0]
+        shape = (1, source.channels, source.size, source.size)
+        return torch.zeros(shape, device=self.device, dtype=self.dtype)
+
     def autocast(self) -> Any:
         """Mixed precision, where it is asked for."""
         kind = _MIXED.get(self.experiment.precision)

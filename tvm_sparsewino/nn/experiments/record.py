@@ -14,6 +14,7 @@ from torch import nn
 
 from ..calibration import winograd_layers
 from ..distributed import fingerprint
+from ..layers import WinogradConv2d
 from ..training import LOG, read_log
 from .cost import measure_cost
 from .methods import UNPRUNED
@@ -77,6 +78,7 @@ def make_record(
         "experiment": {**asdict(e), "data_folder": None},
         **figures,
         "zeros": _zeros(final) if pruned else {},
+        "parameters": {"dense": _nonzeros(dense), "pruned": _nonzeros(final)},
         "dense": {**dense_figures, **_spent(dense_dir)},
         "start": _start_spent(folder / START) if pruned else {},
         "tune": _spent(folder) if tuned and setting.steps(e.tune) else {},
@@ -95,6 +97,13 @@ def _zeros(model: nn.Module) -> dict[str, float]:
     sizes = {name: x.weight.numel() for name, x in layers.items()}
     shares = {name: zeros[name] / sizes[name] for name in layers}
     return {**shares, "all": sum(zeros.values()) / sum(sizes.values())}
+
+
+def _nonzeros(model: nn.Module) -> int:
+    """Parameters that are not zero; of Winograd layers the coefficients that are used."""
+    winograd = {x.weight: x for x in model.modules() if isinstance(x, WinogradConv2d)}
+    used = (winograd[p].winograd_weight if p in winograd else p for p in model.parameters())
+    return sum(int((values != 0).sum()) for values in used)
 
 
 def _curve(folder: Path) -> list[dict[str, Any]]:

@@ -83,7 +83,9 @@ def load_network(experiment: Experiment, path: str | Path) -> nn.Module:
     data, _ = load_data(experiment.data, experiment.data_folder, experiment.image_size)
     model = make_network(experiment.network, experiment.network_options, data)
     if experiment.prune.method not in UNPRUNED:
-        model = starting_point(model, experiment.prune, None)
+        image = torch.zeros(1, data.channels, data.size, data.size)
+        # Filters that are gone are as many whichever they were; the weights come from the file.
+        model = starting_point(model, experiment.prune, image, None)
     model.load_state_dict(state)
     return model.eval()
 

@@ -70,6 +70,8 @@ class Pruning:
         keep: names of convolutions that stay ordinary ones.
         options: more fields of :class:`~tvm_sparsewino.nn.PruneConfig`, over the method's own.
         images: training images that scales are measured on.
+        filters: share of the filters that go first, whole, by their L1 norm
+            (:mod:`tvm_sparsewino.nn.filter_pruning`); zeros are then of what is left.
     """
 
     method: str = "activation"
@@ -81,9 +83,11 @@ class Pruning:
     keep: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     images: int = 512
+    filters: float = 0.0
 
     def __post_init__(self) -> None:
         _check(0 <= self.sparsity < 1, f"sparsity must be in [0, 1), got {self.sparsity!r}")
+        _check(0 <= self.filters < 1, f"filters must be in [0, 1), got {self.filters!r}")
         _check(
             0 <= self.start <= self.ramp <= 1,
             f"start and ramp must be in [0, 1] and in order, got {self.start!r} and {self.ramp!r}",

@@ -49,14 +49,15 @@ def make_start(setting: Setting, dense: nn.Module) -> dict[str, Any]:
     with kept_generators(dense):
         torch.manual_seed(e.seed)
         parts = list(inputs[: e.prune.images].split(e.batch))
-        model = starting_point(_trainable(dense), e.prune, parts)
+        model = starting_point(_trainable(dense), e.prune, inputs[:1], parts)
     spent = {"seconds": time.monotonic() - begin, "cpu_seconds": time.process_time() - cpu_begin}
     return {"model": model.state_dict(), **spent}
 
 
 def loaded_start(setting: Setting, dense: nn.Module, state: dict[str, Any]) -> nn.Module:
     """The network of what :func:`make_start` gave."""
-    model = starting_point(_trainable(dense), setting.experiment.prune, None)
+    image = setting.image()
+    model = starting_point(_trainable(dense), setting.experiment.prune, image, None)
     model.load_state_dict(state["model"])
     return model
 
