@@ -18,6 +18,7 @@ from .._compat import module_text
 from ..config import CompileConfig, LayerPlan
 from ..config_linear import AnyPlan
 from .fold_batch_norm import FoldBatchNorm
+from .legalize_operators import operator_legalizers
 from .plan_layers import as_cpu_target
 from .plan_layers import plan as plan_layers
 from .rewrite_conv import SparsifyConvs
@@ -64,7 +65,8 @@ def _phases(
     cpu = as_cpu_target(target)
     yield "fold_batch_norm", FoldBatchNorm()
     yield "sparsify", _sparsify(cpu, config, plan)
-    yield "legalize", sequential([transform.DecomposeOpsForInference(), transform.LegalizeOps()])
+    legalize = transform.LegalizeOps(operator_legalizers(cpu.lanes))
+    yield "legalize", sequential([transform.DecomposeOpsForInference(), legalize])
     yield (
         "fuse",
         sequential(

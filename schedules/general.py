@@ -1,12 +1,18 @@
-"""One scheduling rule for every function that has no kernel of its own.
+"""Scheduling rules for every function that has no kernel of its own.
 
-TVM's CPU pipeline leaves lowered operators as plain loops. This rule makes them parallel over
-their outer loops and puts the loop over the last axis innermost, vectorised. It never changes
-what is computed; what it cannot handle stays as it is.
+TVM's CPU pipeline leaves lowered operators as plain loops. What happens to them here:
+
+1. Steps that only map numbers are computed inside those that read them.
+2. Steps that remain (windows, sums, their borders) are computed inside the outer loops of the last
+   one, as deep as nothing is computed twice, so that what passes between them stays in L1.
+3. Outer loops run in parallel; see :mod:`.loops` for the inner ones.
+
+Nothing here changes what is computed; what cannot be handled stays as it is.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .._compat import (
@@ -18,9 +24,15 @@ from .._compat import (
     schedule,
     tir,
 )
+from .loops import all_loops, finish, schedule_block, share_out, split_last
 
-# Below this many iterations threads cost more than they bring.
-MIN_PARALLEL = 4096
+# Tasks that are enough for threads to share, and numbers of a task's steps that pass between them.
+ENOUGH_TASKS = 16
+STEP_NUMBERS = 4096
+# How much more may be computed because steps of neighbouring tasks overlap.
+OVERLAP = 1.2
+# Numbers of the last step that a task computes when its innermost loop is cut.
+CUT = 16
 
 
 def schedule_function(func: tir.PrimFunc, lanes: int) -> tir.PrimFunc:
@@ -36,8 +48,22 @@ def schedule_function(func: tir.PrimFunc, lanes: int) -> tir.PrimFunc:
     except ScheduleError:
         return func
     _inline(sch, blocks)
-    for block in child_blocks(sch):
-        _schedule_block(sch, block, lanes)
+    blocks = child_blocks(sch)
+    joined = _joined(sch) if len(blocks) > 1 else None
+    if joined is not None:
+        sch, depth = joined
+        blocks = child_blocks(sch)
+        outer = all_loops(sch, blocks[-1])[:depth]
+        pending = [schedule_block(sch, block, lanes, depth) for block in blocks]
+        share_out(sch, outer)
+    else:
+        pending = [schedule_block(sch, block, lanes) for block in blocks]
+        for done in pending:
+            if done is not None:
+                share_out(sch, done.outer)
+    for done in pending:
+        if done is not None:
+            finish(sch, done)
     return sch.mod["main"].with_attr(IS_SCHEDULED, True)
 
 
@@ -61,24 +87,54 @@ def _reduces(sch: Any, block: Any) -> bool:
     return any(v.iter_type == tir.IterVar.CommReduce for v in sch.get(block).iter_vars)
 
 
-def _schedule_block(sch: Any, block: Any, lanes: int) -> None:
-    loops = block_loops(sch, block)
-    if loops is None or not loops[0]:
-        return
-    spatial, reduction = loops
-    total = 1
-    for loop in (*spatial, *reduction):
-        total *= loop_extent(sch, loop)
-    *outer, inner = spatial
-    if reduction:
-        sch.reorder(*outer, *reduction, inner)
-    if loop_extent(sch, inner) % lanes == 0:
-        _, vector = sch.split(inner, [None, lanes])
-        sch.vectorize(vector)
-    if not outer:
-        return
-    tasks = sch.fuse(*outer)
-    if total >= MIN_PARALLEL:
-        sch.parallel(tasks)
-    if reduction:
-        sch.decompose_reduction(block, reduction[0])
+def _joined(sch: Any) -> tuple[Any, int] | None:
+    """A schedule with all steps inside the last one's outer loops, and how many of those there are.
+
+    None where the steps share no loops.
+    """
+    *_, last = child_blocks(sch)
+    loops = block_loops(sch, last)
+    if loops is None:
+        return None
+    work, found, most = _work(sch), None, len(loops[0])
+    for depth in range(most - 1, 0, -1):
+        found = _moved(sch, depth, work, cut=False)
+        if found is not None:
+            break
+    tasks = math.prod(_extents(*found)) if found is not None else 0
+    if tasks >= ENOUGH_TASKS:
+        return found
+    cut = _moved(sch, most, work, cut=True)
+    return found if cut is None else cut
+
+
+def _extents(sch: Any, depth: int) -> list[int]:
+    *_, last = child_blocks(sch)
+    return [loop_extent(sch, loop) for loop in all_loops(sch, last)[:depth]]
+
+
+def _moved(original: Any, depth: int, work: int, cut: bool) -> tuple[Any, int] | None:
+    """A copy with all steps inside ``depth`` loops of the last one; None if that is not possible,
+    computes much twice, or leaves too much between the steps.
+    """
+    sch = original.copy()
+    *steps, last = child_blocks(sch)
+    if cut and not split_last(sch, last, CUT):
+        return None
+    try:
+        for block in reversed(steps):
+            sch.compute_at(block, all_loops(sch, last)[depth - 1])
+    except ScheduleError:
+        return None
+    tasks = math.prod(_extents(sch, depth))
+    if not tasks or _work(sch) > OVERLAP * work or _work(sch) > tasks * STEP_NUMBERS * len(steps):
+        return None
+    return sch, depth
+
+
+def _work(sch: Any) -> int:
+    """Iterations of all blocks."""
+    return sum(
+        math.prod(loop_extent(sch, loop) for loop in all_loops(sch, block))
+        for block in child_blocks(sch)
+    )

@@ -24,23 +24,28 @@ def child_blocks(sch: Schedule) -> list[Any]:
     return list(sch.get_child_blocks(find("root")))
 
 
-def block_loops(sch: Schedule, block: Any) -> tuple[list[Any], list[Any]] | None:
-    """The spatial and the reduction loops of a block, outermost first.
+def block_loops(sch: Schedule, block: Any, shared: int = 0) -> tuple[list[Any], list[Any]] | None:
+    """The spatial and the reduction loops of a block below the ``shared`` outermost ones.
 
-    None when the block is not alone in its loops, or when the loops are not one per iterator of
-    the block, each iterator being just its loop's variable.
+    Outermost first. None when the block is not alone in them, or a loop drives iterators of both
+    kinds, or of others.
     """
     loops = sch.get_loops(block)
     realize = sch.get(loops[-1]).body if loops else None
-    if not isinstance(realize, BlockRealize) or len(realize.iter_values) != len(loops):
+    if not isinstance(realize, BlockRealize):
         return None
-    by_variable = {sch.get(loop).loop_var: loop for loop in loops}
     kinds: dict[int, list[Any]] = {tir.IterVar.DataPar: [], tir.IterVar.CommReduce: []}
-    for iterator, value in zip(realize.block.iter_vars, realize.iter_values, strict=True):
-        loop = by_variable.pop(value, None) if isinstance(value, tir.Var) else None
-        if loop is None or iterator.iter_type not in kinds:
+    pairs = list(zip(realize.block.iter_vars, realize.iter_values, strict=True))
+    for loop in loops[shared:]:
+        variable = sch.get(loop).loop_var
+        driven = {
+            iterator.iter_type
+            for iterator, value in pairs
+            if any(variable.same_as(used) for used in tir.analysis.undefined_vars(value))
+        } or {tir.IterVar.DataPar}
+        if len(driven) > 1 or not driven <= set(kinds):
             return None
-        kinds[iterator.iter_type].append(loop)
+        kinds[driven.pop()].append(loop)
     return kinds[tir.IterVar.DataPar], kinds[tir.IterVar.CommReduce]
 
 

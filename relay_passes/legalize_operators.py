@@ -1,0 +1,130 @@
+"""Lower operators that have no kernel of their own, where TVM's own lowering cannot be made fast.
+
+:func:`operator_legalizers` gives LegalizeOps what it takes: operator -> function. Each of them
+leaves what it does not know (other dtypes, layouts, symbolic shapes) to TVM's own lowering.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tvm import relax
+
+from ..errors import ShapeError
+from ..schedules import operators as rest
+from ..schedules import vector_math
+from ..schedules.pooling import Pool, average_pool, max_pool
+from .ops import static_shape
+
+Legalizer = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
+
+_UNARY = {
+    "relax.exp": vector_math.exp,
+    "relax.sigmoid": vector_math.sigmoid,
+    "relax.tanh": vector_math.tanh,
+    "relax.erf": vector_math.erf,
+    "relax.nn.silu": rest.silu,
+    "relax.nn.gelu": rest.gelu,
+}
+
+
+def operator_legalizers(lanes: int) -> dict[str, Legalizer]:
+    """Operator -> how it is lowered for vectors of ``lanes`` lanes."""
+    ours: dict[str, Callable[[relax.BlockBuilder, relax.Call], relax.Expr | None]] = {
+        name: partial(_unary, function) for name, function in _UNARY.items()
+    }
+    ours["relax.nn.softmax"] = partial(_softmax, lanes, False)
+    ours["relax.nn.log_softmax"] = partial(_softmax, lanes, True)
+    ours["relax.mean"] = partial(_reduction, lanes, rest.SUM, True)
+    ours["relax.sum"] = partial(_reduction, lanes, rest.SUM, False)
+    ours["relax.max"] = partial(_reduction, lanes, rest.MAX, False)
+    ours["relax.nn.max_pool2d"] = partial(_pool, max_pool)
+    ours["relax.nn.avg_pool2d"] = partial(_pool, average_pool)
+    return {name: _or_tvms(name, make) for name, make in ours.items()}
+
+
+def _or_tvms(name: str, make: Callable[..., relax.Expr | None]) -> Legalizer:
+    def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        made = make(builder, call) if _shape(call.args[0]) else None
+        return call.op.get_attr("FLegalize")(builder, call) if made is None else made
+
+    return legalize
+
+
+def _shape(expr: relax.Expr) -> tuple[int, ...]:
+    """The shape of a float32 tensor that is not empty, else ()."""
+    try:
+        shape = static_shape(expr, "data")
+    except ShapeError:
+        return ()
+    return shape if math.prod(shape) else ()
+
+
+def _hint(call: relax.Call) -> str:
+    return call.op.name.split(".")[-1]
+
+
+def _unary(function: Any, builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    return builder.call_te(rest.unary(function), call.args[0], primfunc_name_hint=_hint(call))
+
+
+def _softmax(
+    lanes: int, log: bool, builder: relax.BlockBuilder, call: relax.Call
+) -> relax.Expr | None:
+    rank = len(_shape(call.args[0]))
+    if int(call.attrs.axis) % rank != rank - 1:
+        return _softmax_across(log, builder, call)
+    return builder.call_te(
+        partial(rest.softmax, lanes=lanes, log=log), call.args[0], primfunc_name_hint=_hint(call)
+    )
+
+
+def _softmax_across(log: bool, builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    return builder.call_te(
+        partial(rest.softmax_across, axis=int(call.attrs.axis), log=log),
+        call.args[0],
+        primfunc_name_hint=_hint(call),
+    )
+
+
+def _reduction(
+    lanes: int, combine: rest.Combine, mean: bool, builder: relax.BlockBuilder, call: relax.Call
+) -> relax.Expr | None:
+    """Reductions over the last axes; those over others keep lanes busy as they are."""
+    shape = _shape(call.args[0])
+    rank, given = len(shape), call.attrs.axis
+    axes = sorted(range(rank) if given is None else {int(axis) % rank for axis in given})
+    if not axes or axes != list(range(rank - len(axes), rank)):
+        return None
+    return builder.call_te(
+        partial(
+            rest.trailing,
+            axes=len(axes),
+            combine=combine,
+            lanes=lanes,
+            keepdims=bool(call.attrs.keepdims),
+            scale=1.0 / math.prod(shape[axis] for axis in axes) if mean else 1.0,
+        ),
+        call.args[0],
+        primfunc_name_hint=_hint(call),
+    )
+
+
+def _pool(function: Any, builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr | None:
+    attrs = call.attrs
+    if attrs.layout != "NCHW" or attrs.out_layout != "NCHW":
+        return None
+    window, stride, dilation, padding = (
+        tuple(int(n) for n in values)
+        for values in (attrs.pool_size, attrs.strides, attrs.dilation, attrs.padding)
+    )
+    if function is average_pool and dilation != (1, 1):
+        return None
+    output = tuple(int(n) for n in call.ty.shape.values)[2:]
+    pool = Pool(window, stride, dilation, padding, output, bool(attrs.count_include_pad))
+    return builder.call_te(
+        partial(function, pool=pool), call.args[0], primfunc_name_hint=_hint(call)
+    )

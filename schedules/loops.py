@@ -1,0 +1,100 @@
+"""The loops of one block: which are cut, fused, put innermost, made parallel or vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .._compat import ScheduleError, block_loops, loop_extent
+
+# Below this many iterations threads cost more than they bring.
+MIN_PARALLEL = 4096
+# Iterations of reductions that are unrolled: windows of pooling.
+UNROLLED = 9
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A block whose loops are in order.
+
+    Attributes:
+        block: the block.
+        reduction: its outermost reduction loop that is still to be taken apart; None without.
+        outer: its own outer loops, those that hold no other block.
+    """
+
+    block: Any
+    reduction: Any
+    outer: tuple[Any, ...]
+
+
+def all_loops(sch: Any, block: Any) -> list[Any]:
+    """All loops around a block, outermost first."""
+    return list(sch.get_loops(block))
+
+
+def split_last(sch: Any, block: Any, size: int) -> bool:
+    """Cut the innermost spatial loop into pieces of ``size``; False where that leaves a rest."""
+    loops = block_loops(sch, block)
+    if loops is None or not loops[0]:
+        return False
+    inner = loops[0][-1]
+    extent = loop_extent(sch, inner)
+    if extent <= size or extent % size:
+        return False
+    sch.split(inner, [None, size])
+    return True
+
+
+def share_out(sch: Any, outer: Sequence[Any]) -> None:
+    """Run the outer loops as one parallel loop, if it is worth it."""
+    if not outer:
+        return
+    try:
+        tasks = sch.fuse(*outer)
+    except ScheduleError:
+        return
+    if _iterations_below(sch, tasks) >= MIN_PARALLEL:
+        sch.parallel(tasks)
+
+
+def _iterations_below(sch: Any, loop: Any) -> int:
+    blocks = sch.get_child_blocks(loop)
+    return sum(
+        math.prod(max(loop_extent(sch, around), 1) for around in all_loops(sch, block))
+        for block in blocks
+    )
+
+
+def schedule_block(sch: Any, block: Any, lanes: int, shared: int = 0) -> Pending | None:
+    """Order and vectorise the loops of ``block`` below the ``shared`` outermost ones.
+
+    Returns:
+        what is left to do when outer loops are parallel, see :func:`finish`; None for nothing.
+    """
+    loops = block_loops(sch, block, shared)
+    if loops is None or not loops[0]:
+        return None
+    (*outer, inner), reduction = loops
+    taps = math.prod(loop_extent(sch, loop) for loop in reduction)
+    if reduction and taps <= UNROLLED:
+        # Sums stay in registers; LLVM makes vectors of the loop around, whatever its extent.
+        sch.reorder(*outer, inner, *reduction)
+        for loop in reduction:
+            sch.unroll(loop)
+        return Pending(block, reduction[0], tuple(outer))
+    if reduction:
+        sch.reorder(*outer, *reduction, inner)
+    if loop_extent(sch, inner) % lanes == 0:
+        _, vector = sch.split(inner, [None, lanes])
+        sch.vectorize(vector)
+    initial = reduction[0] if reduction and (outer or shared) else None
+    return Pending(block, initial, tuple(outer))
+
+
+def finish(sch: Any, pending: Pending) -> None:
+    """Take the start of a reduction out of its loops, so that they hold nothing but the sums."""
+    if pending.reduction is not None:
+        sch.decompose_reduction(pending.block, pending.reduction)

@@ -1,0 +1,198 @@
+"""Operators without kernels of their own, compiled, against NumPy in float64."""
+
+import math
+
+import numpy as np
+import pytest
+from relax_networks import evaluate, module
+from tvm import relax
+
+F32 = 1e-6  # of the largest possible sum: float32 rounds every addition
+MATH = 4e-7  # what :mod:`tvm_sparsewino.schedules.vector_math` promises, and one rounding
+
+
+def compiled(call, *arrays):
+    """What our pipeline's code returns for an operator applied to arrays."""
+    mod = module(lambda b, *x: b.emit(call(*x)), *(a.shape for a in arrays))
+    return evaluate(mod, *arrays, pipeline="sparsewino")
+
+
+def numbers(rng, *shape, scale=1.0):
+    return (scale * rng.standard_normal(shape)).astype("float32")
+
+
+# ---- functions of single numbers ---------------------------------------------------------------
+
+WIDE = np.concatenate(
+    [
+        np.linspace(-104, 90, 1501),
+        np.linspace(-1e-3, 1e-3, 101),
+        [0.0, -0.0, 88.72, 88.73, -87.33, 1e30, -1e30, math.inf, -math.inf],
+    ]
+).astype("float32")
+
+
+def _exp(x):
+    with np.errstate(over="ignore"):
+        return np.exp(x)
+
+
+def _erf(x):
+    return np.array([math.erf(v) for v in x])
+
+
+@pytest.mark.parametrize(
+    ("operator", "function"),
+    [
+        (relax.op.sigmoid, lambda x: 1 / (1 + _exp(-x))),
+        (relax.op.tanh, np.tanh),
+        (relax.op.erf, _erf),
+        (relax.op.nn.silu, lambda x: x / (1 + _exp(-x))),
+        (relax.op.nn.gelu, lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2),
+    ],
+)
+def test_functions_of_one_number(operator, function):
+    x = WIDE[np.abs(WIDE) < 1e29] if operator in (relax.op.nn.silu, relax.op.nn.gelu) else WIDE
+    want = function(x.astype("float64"))
+    assert np.abs(compiled(operator, x) - want).max() <= MATH * max(np.abs(want).max(), 1)
+
+
+def test_exp_keeps_its_digits_and_its_ends():
+    got, want = compiled(relax.op.exp, WIDE), _exp(WIDE.astype("float64"))
+    normal = (WIDE > -87.3) & (WIDE < 88.7)
+    assert (np.abs(got[normal] - want[normal]) <= MATH * want[normal]).all()
+    assert (got[WIDE < -87.34] == 0).all() and np.isinf(got[WIDE > 88.723]).all()
+
+
+def test_tanh_keeps_its_digits_near_zero():
+    x = np.array([1e-7, 1e-4, 0.1, -0.1, 0.3, -0.4], np.float32)
+    want = np.tanh(x.astype("float64"))
+    assert (np.abs(compiled(relax.op.tanh, x) - want) <= 5e-7 * np.abs(want)).all()
+
+
+@pytest.mark.parametrize(
+    "operator", [relax.op.exp, relax.op.sigmoid, relax.op.tanh, relax.op.nn.silu]
+)
+def test_what_is_no_number_stays_no_number(operator):
+    x = np.array([1.0, math.nan] * 9, np.float32)
+    assert np.array_equal(np.isnan(compiled(operator, x)), np.isnan(x))
+
+
+# ---- reductions --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((1, 1000), -1), ((5, 3), 1), ((2, 3, 33), 2), ((2, 7, 4, 5), 1), ((3, 1), 0), ((19,), 0)],
+)
+def test_softmax(shape, axis, log, rng):
+    x = numbers(rng, *shape, scale=5)
+    operator = relax.op.nn.log_softmax if log else relax.op.nn.softmax
+    shifted = x.astype("float64") - x.max(axis, keepdims=True)
+    sums = np.exp(shifted).sum(axis, keepdims=True)
+    want = shifted - np.log(sums) if log else np.exp(shifted) / sums
+    got = compiled(lambda v: operator(v, axis), x)
+    assert np.abs(got - want).max() <= 1e-6 * max(1, np.abs(want).max())
+
+
+def test_softmax_takes_masks():
+    x = np.array([[0.0, -math.inf, 1.0]], np.float32)
+    got = compiled(lambda v: relax.op.nn.softmax(v, -1), x)
+    assert got[0, 1] == 0 and abs(got.sum() - 1) < 1e-6
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((1, 64, 7, 7), (2, 3)),
+        ((2, 5, 3, 1), (2, 3)),
+        ((3, 16, 13, 13), (-1, -2)),
+        ((4, 37), 1),
+        ((2, 3, 40), (0, 1, 2)),
+        ((6, 5, 4), (0,)),
+        ((6, 5, 4), (1,)),
+        ((6, 5, 4), None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["mean", "sum", "max"])
+def test_reductions(shape, axes, keepdims, kind, rng):
+    x = numbers(rng, *shape)
+    operator = {"mean": relax.op.mean, "sum": relax.op.sum, "max": relax.op.max}[kind]
+    want = getattr(np, kind)(x.astype("float64"), axis=axes, keepdims=keepdims)
+    got = compiled(lambda v: operator(v, axes, keepdims), x)
+    assert got.shape == want.shape
+    assert np.abs(got - want).max() <= F32 * max(1, np.abs(x).sum() if kind == "sum" else 1)
+
+
+# ---- pooling -----------------------------------------------------------------------------------
+
+# Map, window, stride, dilation, padding (top, left, bottom, right), ceil mode.
+POOLS = [
+    ((11, 13), (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), False),
+    ((8, 8), (2, 2), (2, 2), (1, 1), (0, 0, 0, 0), False),
+    ((9, 9), (3, 3), (2, 2), (1, 1), (0, 0, 0, 0), True),
+    ((14, 14), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), False),
+    ((7, 9), (3, 2), (1, 3), (1, 1), (1, 0, 0, 1), False),
+    ((10, 7), (2, 3), (3, 2), (1, 1), (1, 1, 0, 1), True),
+    ((6, 6), (6, 6), (1, 1), (1, 1), (0, 0, 0, 0), False),
+    ((1, 1), (1, 1), (1, 1), (1, 1), (0, 0, 0, 0), False),
+    ((5, 30), (5, 5), (1, 2), (1, 1), (2, 2, 2, 2), False),
+    ((12, 12), (3, 3), (2, 2), (2, 2), (1, 1, 1, 1), False),
+]
+
+
+def pooled(x, window, stride, dilation, padding, output, kind, count_padding):
+    """NumPy's answer; an average counts the padding, but nothing beyond it."""
+    n, c, h, w = x.shape
+    want = np.zeros((n, c, *output))
+    for y, z in np.ndindex(*output):
+        rows, columns = (
+            [i * stride[a] - padding[a] + k * dilation[a] for k in range(window[a])]
+            for a, i in enumerate((y, z))
+        )
+        inside = x[:, :, [r for r in rows if 0 <= r < h]][..., [s for s in columns if 0 <= s < w]]
+        if kind == "max":
+            want[:, :, y, z] = inside.max((2, 3))
+            continue
+        counted = [sum(r < h + padding[2] for r in rows), sum(s < w + padding[3] for s in columns)]
+        count = math.prod(counted) if count_padding else inside[0, 0].size
+        want[:, :, y, z] = inside.sum((2, 3)) / count
+    return want
+
+
+@pytest.mark.parametrize(
+    ("kind", "pool"),
+    [("max", pool) for pool in POOLS]
+    + [(kind, p) for kind in ("mean", "mean counting") for p in POOLS if p[3] == (1, 1)],
+    ids=str,
+)
+def test_pooling(pool, kind, rng):
+    (h, w), window, stride, dilation, padding, ceil = pool
+    x = numbers(rng, 2, 3, h, w) - 5  # below the zeros that a wrong border would bring
+    options = {"strides": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil}
+    if kind == "mean counting":
+        options["count_include_pad"] = True
+    operator = relax.op.nn.max_pool2d if kind == "max" else relax.op.nn.avg_pool2d
+    got = compiled(lambda v: operator(v, window, **options), x)
+    want = pooled(x, window, stride, dilation, padding, got.shape[2:], kind, "counting" in kind)
+    assert np.abs(got - want).max() <= F32 * np.abs(x).max() * 2
+
+
+@pytest.mark.parametrize("shape", [(1, 70, 21, 40), (1, 9, 5, 64), (3, 40, 6, 7)])
+def test_pooling_of_maps_that_threads_share(shape, rng):
+    x = numbers(rng, *shape)
+    options = {"strides": (2, 2), "padding": (1, 1)}
+    got = compiled(lambda v: relax.op.nn.max_pool2d(v, (3, 3), **options), x)
+    want = pooled(x, (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), got.shape[2:], "max", False)
+    assert np.array_equal(got, want)
+
+
+@pytest.mark.parametrize("operator", [relax.op.nn.max_pool2d, relax.op.nn.avg_pool2d])
+def test_other_layouts_are_left_to_tvm(operator, rng):
+    x = numbers(rng, 1, 6, 8, 3)
+    got = compiled(lambda v: operator(v, (2, 2), strides=(2, 2), layout="NHWC"), x)
+    parts = x.reshape(1, 3, 2, 4, 2, 3)
+    want = parts.max((2, 4)) if operator is relax.op.nn.max_pool2d else parts.mean((2, 4))
+    assert np.abs(got - want).max() <= F32 * 5
