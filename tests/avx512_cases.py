@@ -19,7 +19,7 @@ dense = functools.partial(sparse, algorithm=DENSE, density=1.0)
 direct = functools.partial(dense, algorithm=DIRECT, m=0)
 sparse_direct = functools.partial(sparse, algorithm=SPARSE_DIRECT, m=0)
 
-TWO, THREE = (2, 2, 2, 2), (3, 3, 3, 3)
+NONE, TWO, THREE = (0, 0, 0, 0), (2, 2, 2, 2), (3, 3, 3, 3)
 PRELU = Epilogue(True, False, "prelu")
 
 # How the product walks its rows: structure of zeros, and rows at once.
@@ -98,6 +98,14 @@ CASES = [
     direct(conv(8, 20, c=3, k=4, r=7, padding=(3, 6, 0, 2)), panel_vectors=6, rows_at_once=4),
     # More input rows than L1 keeps: tile by tile instead of channel by channel.
     direct(conv(14, 14, c=14, k=9), panel_vectors=13, channel_block=12, rows_at_once=8),
+    # Filters of one tap: from the map with a tail, after blocks of channels; from copied rows.
+    direct(conv(7, 7, c=20, k=9, r=1, padding=NONE, n=2), channel_block=8, rows_at_once=8),
+    direct(conv(13, 40, c=5, k=8, r=1, padding=NONE, stride=2), rows_at_once=8),
+    direct(conv(11, 67, c=5, r=3, columns=5, padding=TWO, stride=(1, 2)), rows_at_once=4),
+    # Depthwise: both strides, several outputs a channel, a filter that is looped over.
+    direct(conv(9, 39, c=5, k=5, groups=5, n=2), channel_block=2, epilogue=PRELU),
+    direct(conv(12, 67, c=4, k=8, groups=4, stride=2), panel_vectors=6, k_block=4),
+    direct(conv(9, 21, c=2, k=2, groups=2, r=7, padding=THREE), channel_block=1),
     # Nonzeros of filters: every epilogue, on lines of whole vectors, of others and of fewer pixels.
     *(
         sparse_direct(

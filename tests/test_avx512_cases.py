@@ -22,8 +22,10 @@ from tvm_sparsewino.cost import Core, blockings
 from tvm_sparsewino.cost_direct import predict_direct
 from tvm_sparsewino.cost_sparse import ranked_sparse_direct
 from tvm_sparsewino.geometry import kernel_layout
+from tvm_sparsewino.geometry_depthwise import depthwise_layout, is_depthwise
 from tvm_sparsewino.geometry_direct import direct_layout
 from tvm_sparsewino.geometry_sparse import register_tile, sparse_layout
+from tvm_sparsewino.schedules.depthwise import UNROLLED_TAPS
 from tvm_sparsewino.schedules.shared_gemm import vector_parts
 from tvm_sparsewino.structure import detect_structure
 
@@ -123,13 +125,25 @@ def test_panels_of_every_kind():
 
 
 def test_direct_layouts_of_every_kind():
-    layouts = [direct_layout(c.plan, LANES) for c in chosen(DIRECT)]
-    assert {layout.is_flat for layout in layouts if layout.taps > 1} == {True, False}
-    assert max(layout.channel_blocks for layout in layouts) > 1
+    plans = [c.plan for c in chosen(DIRECT) if not is_depthwise(c.shape)]
+    layouts = [direct_layout(plan, LANES) for plan in plans]
+    assert {layout.kind for layout in layouts} == {"plain", "shifted", "tiled"}
+    assert {layout.from_map for layout in layouts if layout.kind == "tiled"} == {True, False}
+    blocks = {(layout.channel_blocks > 1, layout.kind) for layout in layouts}
+    assert blocks >= {(True, kind) for kind in ("plain", "shifted", "tiled")}
     assert {layout.slices_outside for layout in layouts} == {True, False}
     assert max(layout.k_blocks for layout in layouts) > 1
     assert max(layout.panels for layout in layouts) > 1
     assert {layout.shape.r for layout in layouts} >= {1, 3, 5, 7}
+
+
+def test_depthwise_layouts_of_every_kind():
+    plans = [c.plan for c in chosen(DIRECT) if is_depthwise(c.shape)]
+    layouts = [depthwise_layout(plan, LANES) for plan in plans]
+    assert {layout.shape.stride for layout in layouts} == {(1, 1), (2, 2)}
+    assert max(layout.bands for layout in layouts) > 1
+    assert max(layout.outputs for layout in layouts) > 1
+    assert {layout.shape.taps > UNROLLED_TAPS for layout in layouts} == {True, False}
 
 
 def test_sparse_direct_layouts_of_every_kind():

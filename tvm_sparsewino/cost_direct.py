@@ -23,11 +23,14 @@ LOADS_PER_CYCLE = 2.0
 L1_SHARE = 0.7  # of L1 that holds a tile's inputs; the rest is passed by weights and sums
 # Cycles per line that a step reads from L2; plain rows are long enough to be prefetched.
 MISSED_LINE = {"shifted": 1.4, "plain": 0.5, "tiled": 0.5}
-BLOCK_OVERHEAD = 40.0  # cycles around the inner loop of a register block
+BLOCK_OVERHEAD = 30.0  # cycles around the inner loop of a register block
 SUM_CYCLES = 2.0  # per vector of sums stored and loaded again, in L2
 FAR_SUM_CYCLES = 5.0  # the same beyond L2
 COPY_CYCLES = 3.0  # per vector copied
 ROW_OVERHEAD = 8.0  # per copied row
+TILE_CYCLES = 5.0  # per vector copied into tiles
+FAR_TILE_CYCLES = 9.0  # the same for tiles that do not stay in L2
+FAR_RUN = 100.0  # per run of pixels from beyond L2, copied into tiles
 OUTPUT_CYCLES = 3.0  # per vector of outputs written in long runs, or into L2
 FAR_OUTPUT_CYCLES = 6.0  # the same beyond L2, a few vectors of every output channel in turn
 TASK_OVERHEAD = 250.0
@@ -81,7 +84,7 @@ def _cost(shape: ConvShape, core: Core, blocking: Blocking) -> Cost:
         + blocks * parts * BLOCK_OVERHEAD
         + sums * (parts if parts > 1 else 0) * _sum_cycles(layout, core)
     )
-    copies = layout.channels * _copy(layout)
+    copies = layout.channels * _copy(layout, core)
     tasks = ceil_div(layout.tasks, core.threads)
     return Cost(
         (copies + TASK_OVERHEAD) * tasks,
@@ -105,9 +108,13 @@ def _step(layout: DirectLayout, width: int, core: Core) -> float:
     return max(cycles + missing * lines * price, FMA_LATENCY)
 
 
-def _copy(layout: DirectLayout) -> float:
+def _copy(layout: DirectLayout, core: Core) -> float:
     """Cycles in which one channel's inputs of a panel are copied."""
-    tiles = layout.vectors * COPY_CYCLES + ROW_OVERHEAD
+    shape = layout.shape
+    read = shape.c * shape.h * shape.w * FLOAT_BYTES
+    far = layout.scratch_size * FLOAT_BYTES > core.l2_bytes
+    tiles = layout.vectors * (FAR_TILE_CYCLES if far else TILE_CYCLES)
+    tiles += FAR_RUN if read > core.l2_bytes else ROW_OVERHEAD
     if layout.from_map:
         return tiles
     row = ceil_div(layout.row_stride, layout.lanes) * COPY_CYCLES + ROW_OVERHEAD
@@ -128,7 +135,8 @@ def _tile_lines(layout: DirectLayout, width: int) -> float:
 
 def _output_cycles(layout: DirectLayout, core: Core) -> float:
     written = layout.shape.k * layout.shape.oh * layout.shape.ow * FLOAT_BYTES
-    near = layout.slices_outside or written <= core.l2_bytes
+    # The sums of tiles are so many steps apart that lines of many channels are under way.
+    near = layout.slices_outside or layout.kind == "tiled" or written <= core.l2_bytes
     return OUTPUT_CYCLES if near else FAR_OUTPUT_CYCLES
 
 

@@ -169,8 +169,8 @@ class OpenVino:
     def seconds(self) -> float:
         """The convolution of the fastest call since the layer was handed over, after more calls."""
         answer = self.worker.ask("time", repeats=PEER_CALLS)
-        for name, values in self.taken.items():
-            values += answer[name]
+        for name in self.taken:
+            self.taken[name] += answer[name]
         return min(self.taken["calls"]) * statistics.median(self.taken["shares"])
 
     def close(self) -> None:
