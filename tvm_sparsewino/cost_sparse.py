@@ -23,6 +23,9 @@ FMA_LATENCY = 4.0
 FMAS_PER_CYCLE = 2.0
 LOADS_PER_CYCLE = 2.0
 L1_SHARE = 0.6  # of L1 that holds a tile's inputs; weights and sums pass through the rest
+L2_SHARE = 0.75  # of L2 that holds copied rows and sums
+FAR_SUMS = 3.0  # how much dearer a vector of sums is beyond L2
+SPLIT_PRICE = 0.3  # loads that a vector across two lines takes beyond one
 ONE_LOAD = (2, 4)  # rows whose values are one load
 
 ROWS = (1, 2, 3, 4)
@@ -66,7 +69,7 @@ class SparseWork:
         return sum(copies) + tasks, steps + missed + slices + sums, outputs + far
 
 
-PRICES = SparseWork(1.1, 1.1, 20.0, 3.0, 2.5, 1.5, 4.0, 8.0, 8.0, 400.0)
+PRICES = SparseWork(1.2, 0.8, 12.0, 4.5, 2.0, 1.4, 2.0, 6.0, 4.0, 250.0)
 
 
 @lru_cache(maxsize=4096)
@@ -128,16 +131,20 @@ def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
     vectors = tiles * rows * tile.vectors
     copied_rows, copied = (tasks * n for n in _copies(layout))
     in_order = layout.horizontal.stride == 1
+    copied_lines = 2 * layout.scratch_size / CACHE_LINE * layout.channel_blocks
+    sums = tile.count * tile.vectors * layout.lanes * layout.k_block
+    kept = layout.scratch_size + (sums if layout.channel_blocks > 1 else 0)
+    spills = kept * FLOAT_BYTES > L2_SHARE * core.l2_bytes
     return SparseWork(
         steps * _step(layout, tile),
         steps * lines * missing,
         tiles * layout.channel_blocks,
-        vectors * (layout.channel_blocks - 1),
+        vectors * (layout.channel_blocks - 1) * (FAR_SUMS if spills else 1),
         vectors,
         copied if in_order else 0.0,
         0.0 if in_order else copied,
         copied_rows,
-        _far_lines(shape, core) / core.threads,
+        _far_lines(shape, core) / core.threads + spills * tasks * copied_lines,
         tasks,
     )
 
@@ -153,7 +160,8 @@ def _step(layout: SparseLayout, tile: Tile) -> float:
 
 def _split(layout: SparseLayout) -> float:
     """Share of vector loads that touch two cache lines."""
-    return 0.0 if layout.shape.taps == 1 else (layout.lanes - 1) / CACHE_LINE
+    share = 0.0 if layout.shape.taps == 1 else (layout.lanes - 1) / CACHE_LINE
+    return share * SPLIT_PRICE
 
 
 def _missing(layout: SparseLayout, tile: Tile, core: Core) -> float:
