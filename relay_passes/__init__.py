@@ -11,11 +11,12 @@ from typing import Any
 _PUBLIC = {
     "FoldBatchNorm": "fold_batch_norm",
     "SparsifyConvs": "rewrite_conv",
+    "ToNCHW": "to_nchw",
     "plan": "plan_layers",
     "sparsewino_pipeline": "pipeline",
 }
 
-__all__ = ["FoldBatchNorm", "SparsifyConvs", "plan", "sparsewino_pipeline"]
+__all__ = ["FoldBatchNorm", "SparsifyConvs", "ToNCHW", "plan", "sparsewino_pipeline"]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ from .plan_layers import plan as plan_layers
 from .rewrite_conv import SparsifyConvs
 from .rewrite_linear import RewriteLinears
 from .schedule_rest import ScheduleRest
+from .to_nchw import ToNCHW
 
 
 def sparsewino_pipeline(
@@ -63,7 +64,7 @@ def _phases(
     """Name and pass of every phase, in order."""
     sequential, transform = tvm.transform.Sequential, relax.transform
     cpu = as_cpu_target(target)
-    yield "fold_batch_norm", FoldBatchNorm()
+    yield "fold_batch_norm", sequential([ToNCHW(), FoldBatchNorm()])
     yield "sparsify", _sparsify(cpu, config, plan)
     legalize = transform.LegalizeOps(operator_legalizers(cpu.lanes))
     yield "legalize", sequential([transform.DecomposeOpsForInference(), legalize])

@@ -6,6 +6,7 @@ import tvm
 from relax_networks import const, evaluate, module, operators
 from tvm import relax
 
+from tvm_sparsewino import driver
 from tvm_sparsewino.relay_passes.to_nchw import ToNCHW
 
 C, K = 3, 4
@@ -166,3 +167,16 @@ def test_weights_that_are_inputs_keep_their_layout():
 
     before = module(build, SHAPE, (3, 3, C, K))
     tvm.ir.assert_structural_equal(ToNCHW()(before), before)
+
+
+def test_compiled_layers_are_planned_in_nchw(rng, weight):
+    """Each layer gets a kernel, whose constants are in NCHW."""
+    second = rng.standard_normal((K, K, 3, 3)).astype("float32")
+    before = module(lambda b, x: wrapped(b, nhwc(b, x, weight), second, "second"), SHAPE)
+    exe = driver.compile(before, "llvm", num_threads=1)
+    assert [(p.name, p.conv.c, p.conv.h) for p in exe.plan] == [("conv", C, 6), ("second", K, 6)]
+    assert "left" not in {plan.algorithm for plan in exe.plan}
+    x = rng.standard_normal(SHAPE).astype("float32")
+    want = evaluate(before, x)
+    assert np.abs(exe(x) - want).max() < 1e-4 * np.abs(want).max()  # Winograd's rounding
+    assert exe(x).shape == (2, 6, 5, K)

@@ -31,6 +31,7 @@ from .relay_passes.import_torch import import_exported_program
 from .relay_passes.pipeline import sparsewino_pipeline
 from .relay_passes.plan_layers import as_cpu_target
 from .relay_passes.plan_layers import plan as plan_layers
+from .relay_passes.to_nchw import ToNCHW
 from .schedules.cpu_features import instruction_sets, missing_on_host
 from .schedules.target import CpuTarget
 from .thread_pool import settled_threads
@@ -204,9 +205,10 @@ def compile(
     if plan is not None and records is not None:
         raise ConfigError("a plan was given, which leaves nothing for records to decide")
     known = read_records(records, kernel_version()) if records is not None else None
-    plans = plan_layers(mod, cpu, config, threads, known) if plan is None else tuple(plan)
+    network = ToNCHW()(mod)  # plans are of the layers as they will run
+    plans = plan_layers(network, cpu, config, threads, known) if plan is None else tuple(plan)
     pipeline = sparsewino_pipeline(config, plans, dump_dir)
-    built = tvm.compile(mod, cpu.tvm_target(), relax_pipeline=pipeline)
+    built = tvm.compile(network, cpu.tvm_target(), relax_pipeline=pipeline)
     release_freed()
     description = Description(
         inputs=inputs,
@@ -256,7 +258,7 @@ def tune(
             cannot be measured.
     """
     autoload()
-    cpu, config = as_cpu_target(target), config or CompileConfig()
+    cpu, config, mod = as_cpu_target(target), config or CompileConfig(), ToNCHW()(mod)
     if not budget > 0:
         raise ConfigError(f"budget must be a positive number of seconds, got {budget!r}")
     if Path(records).exists():
