@@ -18,7 +18,13 @@ from .worker import PeerFailed, Worker
 
 # A wrong answer is far above this: float32 through 50 layers, and Winograd's rounding.
 WRONG = 1e-3
-OURS = [sys.executable, "-m", "tvm_sparsewino.bench.network_server"]
+# Where PyTorch is installed, TVM loads it for its own exchange of tensors. A process that runs a
+# compiled network has no use for it, and no other engine is given another one's libraries.
+_START = (
+    "import sys; sys.modules['torch'] = None; "
+    "from tvm_sparsewino.bench.network_server import main; main()"
+)
+OURS = [sys.executable, "-c", _START]
 # ncnn reads no ONNX; what is left reads one file each.
 NETWORK_PEERS = tuple(peer for peer in PEERS if peer.environment != "ncnn")
 

@@ -76,10 +76,13 @@ def make_source(
     models.settle_statistics(model, some)
     # Tiles are chosen for one image; with more of them the choice is the same or matters less.
     (one,) = as_tensors(images(1, size, seed))
-    native = {d: models.prune_at_once(model, d, one) if d < 1 else model for d in densities}
-    spatial = {
-        d: models.prune_at_once(model, d, one, winograd=False) for d in peer_densities if d < 1
-    }
+
+    def pruned(density: float, winograd: bool) -> Any:
+        few = models.prune_at_once(model, density, one, winograd=winograd)
+        return models.settle_statistics(few, some)
+
+    native = {d: pruned(d, True) if d < 1 else model for d in densities}
+    spatial = {d: pruned(d, False) for d in peer_densities if d < 1}
     return Source(name, model, native, spatial)
 
 

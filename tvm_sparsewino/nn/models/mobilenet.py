@@ -7,10 +7,12 @@ are published for PyTorch (``features.1.conv.0.0.weight`` ...).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 # Expansion, output channels, blocks, stride of the first one.
-_STAGES = (
+STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
     (6, 32, 3, 2),
@@ -51,13 +53,19 @@ class MobileNetV2(nn.Module):
     Args:
         classes: outputs.
         multiplier: of all numbers of channels, which are rounded to multiples of 8.
+        stages: expansion, output channels, blocks and stride of the first block, of each stage.
     """
 
-    def __init__(self, classes: int = 1000, multiplier: float = 1.0) -> None:
+    def __init__(
+        self,
+        classes: int = 1000,
+        multiplier: float = 1.0,
+        stages: Sequence[tuple[int, int, int, int]] = STAGES,
+    ) -> None:
         super().__init__()
         channels = _rounded(_FIRST * multiplier)
         layers: list[nn.Module] = [_conv_bn_relu6(3, channels, 3, 2)]
-        for expansion, base, blocks, stride in _STAGES:
+        for expansion, base, blocks, stride in stages:
             out = _rounded(base * multiplier)
             for number in range(blocks):
                 first = stride if not number else 1

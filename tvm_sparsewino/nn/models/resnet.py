@@ -59,11 +59,11 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A stem, four stages of residual blocks, global average pooling, one linear layer.
+    """A stem, stages of residual blocks, global average pooling, one linear layer.
 
     Args:
         block: :class:`BasicBlock` or :class:`Bottleneck`.
-        depths: blocks of each of the four stages.
+        depths: blocks of each stage, four in the paper.
         classes: outputs.
         width: channels of the first stage; each stage doubles them.
     """
@@ -81,6 +81,7 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         channels = width
+        self.stages = len(depths)
         for stage, depth in enumerate(depths):
             blocks = []
             for number in range(depth):
@@ -94,7 +95,8 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images [N, 3, H, W] -> scores [N, classes]."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for stage in range(self.stages):
+            x = getattr(self, f"layer{stage + 1}")(x)
         return self.fc(self.avgpool(x).flatten(1))
 
 

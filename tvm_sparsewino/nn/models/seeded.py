@@ -89,7 +89,8 @@ def prune_at_once(
     Convolutions that :func:`~tvm_sparsewino.nn.convert` takes are pruned in the Winograd domain
     (coefficients by magnitude and importance), other convolutions and linear layers where they
     are (weights by magnitude). Each layer keeps the same share. Depthwise convolutions stay whole:
-    they hold next to nothing. BatchNorm's statistics are measured again on ``example``.
+    they hold next to nothing. BatchNorm's statistics are those from before:
+    :func:`settle_statistics` measures them again.
 
     Args:
         model: any network.
@@ -114,7 +115,7 @@ def prune_at_once(
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and getattr(module, "groups", 1) == 1:
             _keep_largest(module.weight, density)
-    return settle_statistics(model, example)
+    return model
 
 
 def _keep_largest(weight: torch.Tensor, density: float) -> None:
