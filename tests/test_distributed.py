@@ -37,11 +37,10 @@ from tvm_sparsewino.nn.experiments import reading, run, run_experiment
 out = sys.argv[1]
 experiment = reading.build(json.loads(sys.argv[2]))
 seen = {}
-plain = run.fingerprint
 
 def note(setting, folder, dense_dir, dense, model):
-    seen["model"] = plain(model)
-    seen["dense"] = plain(dense)
+    seen["model"] = fingerprint(model)
+    seen["dense"] = fingerprint(dense)
     return finished(setting, folder, dense_dir, dense, model)
 
 finished, run._finished = run._finished, note

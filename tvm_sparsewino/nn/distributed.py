@@ -89,9 +89,8 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         count = dist.get_world_size()
-        moments = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
-        mean, square = all_reduce(moments) / count
-        variance = square - mean.square()
+        mean = all_reduce(x.mean((0, 2, 3))) / count
+        variance = all_reduce((x - mean[:, None, None]).square().mean((0, 2, 3))) / count
         with torch.no_grad():
             number = count * x.numel() / x.shape[1]
             self.num_batches_tracked += 1
@@ -122,6 +121,8 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     elif int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
     else:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # where NCCL puts what it sends
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         try:
             yield Ranks(dist.get_rank(), dist.get_world_size())
