@@ -47,7 +47,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     head = (
         "network, data | method, tile | zeros (least layer) | seeds | dense, % | trained on, % | "
         "pruned, % | difference to dense | difference to trained on | rate, dense / pruned | "
-        "time / dense training"
+        "time / dense training | step: time, memory / dense"
     )
     lines = ["| " + head + " |", "|---" * len(head.split("|")) + "|"]
     compared = {key(r): r for r in records if r["experiment"]["prune"]["method"] == "continued"}
@@ -55,7 +55,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     for record in records:
         if record["experiment"]["prune"]["method"] not in UNPRUNED:
             rows[kind(record)].append(record)
-    for runs in rows.values():
+    for runs in sorted(rows.values(), key=place):
         ordered = sorted(runs, key=lambda r: r["experiment"]["seed"])
         lines.append("| " + " | ".join(row(ordered, compared)) + " |")
     return "\n".join(lines) + "\n"
@@ -84,6 +84,7 @@ def row(runs: Sequence[Mapping[str, Any]], compared: Mapping[Any, Mapping[str, A
         if rate
         else "no training",
         f"{statistics.mean(time_ratio(r) for r in runs):.2f}" if rate else "",
+        cost(runs),
     ]
 
 
@@ -96,6 +97,23 @@ def interval(differences: Sequence[float]) -> str:
     quantile = T[count - 2] if count - 2 < len(T) else NORMAL
     half = quantile * statistics.stdev(differences) / count**0.5
     return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+
+
+def cost(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Median over runs of what a training step takes, in units of the dense network's."""
+    known = [r["cost"] for r in runs if r["cost"]]
+    if not known:
+        return ""
+    memory = [c["memory_ratio"] for c in known if c["memory_ratio"] is not None]
+    text = f"{statistics.median(c['time_ratio'] for c in known):.2f}"
+    return f"{text}, {statistics.median(memory):.2f}" if memory else text
+
+
+def place(runs: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    """Order of the rows: trained before untrained, then by sparsity."""
+    e = runs[0]["experiment"]
+    names = (e["network"], e["data"], e["prune"]["method"], e["prune"]["tile"])
+    return (*names, not e["tune"]["epochs"], e["prune"]["sparsity"])
 
 
 def time_ratio(record: Mapping[str, Any]) -> float:

@@ -45,6 +45,7 @@ def record(seed, method, accuracy, dense=99.0, **changes):
         "start": {"cpu_seconds": 30.0, "seconds": 40.0},
         "tune": {"cpu_seconds": 120.0, "seconds": 160.0},
         "machine": {"device": "cpu"},
+        "cost": {"time_ratio": 1.5 + seed / 10, "memory_ratio": 1.25 if seed < 3 else None},
     }
 
 
@@ -65,7 +66,7 @@ def test_differences_are_paired_by_seed(pages):
     assert cells[7] == "+0.10 (-0.33 to +0.53)"
     # -0.2, -0.1, 0: mean -0.1, deviation 0.1.
     assert cells[8] == "-0.10 (-0.35 to +0.15)"
-    assert cells[9:] == ["0.1 / 0.05", "1.50"]
+    assert cells[9:] == ["0.1 / 0.05", "1.50", "1.70, 1.25"]
 
 
 def test_other_options_are_other_rows(pages):
@@ -75,7 +76,9 @@ def test_other_options_are_other_rows(pages):
     elsewhere["experiment"]["data_folder"] = "data"
     lines = pages.table([first, second, third, elsewhere]).splitlines()[2:]
     assert len(lines) == 3
+    # In the order of sparsity, whatever the order of the records.
     assert "| 1, 2 |" in lines[0] and "without stem" in lines[1]
+    assert pages.table([third, second, elsewhere, first]).splitlines()[4] == lines[2]
     # One pair has no interval, and nothing to compare with leaves its cell empty.
     assert "| -2.00 |  |" in lines[1]
 
@@ -83,6 +86,11 @@ def test_other_options_are_other_rows(pages):
 def test_intervals_of_many_runs_use_the_normal_quantile(pages):
     assert pages.interval([0.0, 1.0] * 8) == "+0.50 (+0.25 to +0.75)"
     assert pages.interval([1.0]) == "+1.00"
+
+
+def test_cost_is_left_out_where_it_was_not_measured(pages):
+    assert pages.cost([{"cost": None}]) == ""
+    assert pages.cost([record(3, "activation", 98.0)]) == "1.80"
 
 
 def test_time_is_of_the_device(pages):
