@@ -96,11 +96,18 @@ class _Importer:
         except Exception as error:  # TVM's converters raise whatever they meet
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise ImportFailed(f"cannot be imported: {reason}") from error
-        is_tuple = isinstance(result, relay.expr.TupleWrapper)
-        results = [result[i] for i in range(len(result))] if is_tuple else [result]
+        results = _split_tuple(result)
         if len(node.outputs) > len(results):
             raise ImportFailed(f"has {len(node.outputs)} outputs, {len(results)} are supported")
         self.values.update(zip(node.outputs, results, strict=False))
+
+
+def _split_tuple(result: Any) -> list[relay.Expr]:
+    """The results of an operator one by one."""
+    if not isinstance(result, relay.expr.TupleWrapper):
+        return [result]
+    made = result.astuple()
+    return list(made.fields) if isinstance(made, relay.Tuple) else list(result)
 
 
 # ---- converters --------------------------------------------------------------------------------
@@ -131,6 +138,13 @@ def _winograd(_importer: _Importer, operands: Operands, node: GraphNode) -> rela
     return relay.nn.bias_add(result, operands[2]) if len(operands) == 3 else result
 
 
+def _batch_norm(_importer: _Importer, operands: Operands, node: GraphNode) -> relay.Expr:
+    if node.attributes.get("training_mode", 0) or len([n for n in node.outputs if n]) > 1:
+        raise ImportFailed("is in training mode; export the network for inference")
+    epsilon = node.attributes.get("epsilon", 1e-5)
+    return relay.nn.batch_norm(*operands, axis=1, epsilon=epsilon)[0]
+
+
 def _prelu(importer: _Importer, operands: Operands, node: GraphNode) -> Any:
     """A slope per channel becomes ``nn.prelu`` along channels, which an epilogue can take."""
     x, slope = operands
@@ -155,6 +169,7 @@ def _clip(importer: _Importer, operands: Operands, node: GraphNode) -> Any:
 
 
 _OWN: dict[str, Callable[[_Importer, Operands, GraphNode], Any]] = {
+    "BatchNormalization": _batch_norm,
     "Clip": _clip,
     "PRelu": _prelu,
 }

@@ -60,6 +60,7 @@ def _array(value: Any) -> Any:
 
 
 def _with_names(func: relay.Function) -> relay.Function:
+    """Weights that name their layers; items of tuples that are known are no items any more."""
     graph = Graph(func)
     replacements = {}
     for expr in graph.order:
@@ -67,7 +68,13 @@ def _with_names(func: relay.Function) -> relay.Function:
             weight = graph.constant(expr.args[1])
             if weight is not None:
                 replacements[expr] = _named_call(expr, named_constant(weight, f"{name}.weight"))
+        elif isinstance(expr, relay.TupleGetItem) and isinstance(expr.tuple_value, relay.Tuple):
+            replacements[expr] = _field(expr.tuple_value.fields[expr.index])
     return rebuilt(graph, replacements) if replacements else func
+
+
+def _field(expr: relay.Expr) -> Any:
+    return lambda new: new(expr)
 
 
 def _named_call(call: relay.Call, weight: relay.Constant) -> Any:
