@@ -39,7 +39,7 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
         process = start(killed, *(("--resume",) if number else ()))
         while not (killed / phase / "checkpoint.pt").exists() and process.poll() is None:
             time.sleep(0.005)
-        time.sleep(draw.uniform(0, 0.3))
+        time.sleep(draw.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
