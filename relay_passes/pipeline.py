@@ -24,6 +24,7 @@ from .plan_layers import plan as plan_layers
 from .rewrite_conv import SparsifyConvs
 from .rewrite_linear import RewriteLinears
 from .schedule_rest import ScheduleRest
+from .split_transposed import SplitTransposed
 from .to_nchw import ToNCHW
 
 
@@ -56,6 +57,11 @@ def sparsewino_pipeline(
     return run
 
 
+def prepare() -> tvm.transform.Pass:
+    """What happens before planning: plans are of the layers as they will run."""
+    return tvm.transform.Sequential([ToNCHW(), FoldBatchNorm(), SplitTransposed()])
+
+
 def _phases(
     target: tvm.target.Target,
     config: CompileConfig | None,
@@ -64,7 +70,7 @@ def _phases(
     """Name and pass of every phase, in order."""
     sequential, transform = tvm.transform.Sequential, relax.transform
     cpu = as_cpu_target(target)
-    yield "fold_batch_norm", sequential([ToNCHW(), FoldBatchNorm()])
+    yield "prepare", prepare()
     yield "sparsify", _sparsify(cpu, config, plan)
     legalize = transform.LegalizeOps(operator_legalizers(cpu.lanes))
     yield "legalize", sequential([transform.DecomposeOpsForInference(), legalize])

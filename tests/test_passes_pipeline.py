@@ -72,7 +72,7 @@ def test_every_phase_is_dumped(network, tmp_path):
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [
         "00_input.py",
-        "01_fold_batch_norm.py",
+        "01_prepare.py",
         "02_sparsify.py",
         "03_legalize.py",
         "04_fuse.py",

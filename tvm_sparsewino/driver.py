@@ -28,10 +28,9 @@ from .memory import release_freed
 from .records import Record, read_records
 from .relay_passes.import_onnx import import_onnx_graph
 from .relay_passes.import_torch import import_exported_program
-from .relay_passes.pipeline import sparsewino_pipeline
+from .relay_passes.pipeline import prepare, sparsewino_pipeline
 from .relay_passes.plan_layers import as_cpu_target
 from .relay_passes.plan_layers import plan as plan_layers
-from .relay_passes.to_nchw import ToNCHW
 from .schedules.cpu_features import instruction_sets, missing_on_host
 from .schedules.target import CpuTarget
 from .thread_pool import settled_threads
@@ -205,7 +204,7 @@ def compile(
     if plan is not None and records is not None:
         raise ConfigError("a plan was given, which leaves nothing for records to decide")
     known = read_records(records, kernel_version()) if records is not None else None
-    network = ToNCHW()(mod)  # plans are of the layers as they will run
+    network = prepare()(mod)  # plans are of the layers as they will run
     plans = plan_layers(network, cpu, config, threads, known) if plan is None else tuple(plan)
     pipeline = sparsewino_pipeline(config, plans, dump_dir)
     built = tvm.compile(network, cpu.tvm_target(), relax_pipeline=pipeline)
@@ -258,7 +257,7 @@ def tune(
             cannot be measured.
     """
     autoload()
-    cpu, config, mod = as_cpu_target(target), config or CompileConfig(), ToNCHW()(mod)
+    cpu, config, mod = as_cpu_target(target), config or CompileConfig(), prepare()(mod)
     if not budget > 0:
         raise ConfigError(f"budget must be a positive number of seconds, got {budget!r}")
     if Path(records).exists():
