@@ -8,12 +8,12 @@ from tvm.ir import IRModule
 
 from ..config import CompileConfig, LayerPlan
 from ..config_linear import AnyPlan
-from ..errors import ConfigError
 from ..planner import plan_left, plan_spatial, plan_winograd
 from ..records import Records
-from ..schedules.target import CpuTarget, from_tvm_target, parse_target
+from ..schedules.target import CpuTarget
 from .bindings import Bindings, is_graph
 from .patterns import ConvSite, find_convs
+from .plans import as_cpu_target
 from .rewrite_linear import plan_linears
 
 
@@ -56,29 +56,6 @@ def conv_sites(mod: IRModule) -> list[ConvSite]:
     """
     graphs = [func for func in mod.functions.values() if is_graph(func)]
     return [site for func in graphs for site in find_convs(Bindings(func))]
-
-
-def as_cpu_target(target: str | CpuTarget | Any) -> CpuTarget:
-    """A target in any of its forms as :class:`CpuTarget`.
-
-    Raises:
-        TargetError: an unknown target.
-    """
-    if isinstance(target, CpuTarget):
-        return target
-    return parse_target(target) if isinstance(target, str) else from_tvm_target(target)
-
-
-def plans_by_name(plans: tuple[AnyPlan, ...]) -> dict[str, AnyPlan]:
-    """The plans under their layers' names.
-
-    Raises:
-        ConfigError: two plans for one layer.
-    """
-    by_name = {p.name: p for p in plans}
-    if len(by_name) != len(plans):
-        raise ConfigError("the plan names a layer twice")
-    return by_name
 
 
 def _plan_site(

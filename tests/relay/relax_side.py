@@ -2,7 +2,7 @@
 
 For every network: ``NAME.onnx``, ``NAME.npz`` with the input and the outputs of this package and
 of ONNX Runtime, ``NAME.json`` with the plan. ``weights.safetensors`` holds the Winograd layers of
-"winograd", whose unpruned form is "plain".
+"named", whose unpruned form is "plain".
 """
 
 import json
@@ -23,11 +23,11 @@ from tvm_sparsewino.weights import LayerWeights, save_weights
 class Net(torch.nn.Module):
     """Bias, BatchNorm, residual, PReLU, another filter, a stride."""
 
-    def __init__(self):
+    def __init__(self, normalised=True):
         super().__init__()
         self.first = torch.nn.Conv2d(3, 16, 3, padding=1)
         self.body = torch.nn.Conv2d(16, 16, 3, padding=1, bias=False)
-        self.norm = torch.nn.BatchNorm2d(16)
+        self.norm = torch.nn.BatchNorm2d(16) if normalised else torch.nn.Identity()
         self.slope = torch.nn.PReLU(16)
         self.wide = torch.nn.Conv2d(16, 8, 5, padding=2)
         self.last = torch.nn.Conv2d(8, 4, 3, stride=2)
@@ -57,13 +57,14 @@ def layer_weights(model):
             yield LayerWeights.winograd(name, layer.m, layer.r, np.ascontiguousarray(u), bias)
 
 
-def network():
+def network(normalised=True):
     torch.manual_seed(0)
-    model = Net().eval()
+    model = Net(normalised).eval()
     with torch.no_grad():
-        model.norm.running_mean.normal_()
-        model.norm.running_var.uniform_(0.5, 2)
         model.slope.weight.uniform_(0, 0.5)
+        if normalised:
+            model.norm.running_mean.normal_()
+            model.norm.running_var.uniform_(0.5, 2)
     return model
 
 
@@ -133,17 +134,18 @@ def main(folder):
     rng = np.random.default_rng(0)
     images = {"classifier": (1, 3, 40, 40)}
     onnx.save(classifier(rng), folder / "classifier.onnx")
-    plain = network()
     example = (torch.rand(2, 3, 21, 26),)
-    winograd = pruned(plain)
-    save_weights(folder / "weights.safetensors", layer_weights(winograd))
-    sw.export_onnx(plain, example, folder / "plain.onnx")
+    winograd, plain = pruned(network()), network(normalised=False)
+    named = pruned(plain)
+    save_weights(folder / "weights.safetensors", layer_weights(named))
     sw.export_onnx(winograd, example, folder / "winograd.onnx")
     sw.export_onnx(winograd, example, folder / "inlined.onnx", inline=True)
-    images.update(dict.fromkeys(("plain", "winograd", "inlined"), tuple(example[0].shape)))
-    inputs = {shape: rng.random(shape, np.float32) for shape in set(images.values())}
+    sw.export_onnx(plain, example, folder / "plain.onnx")
+    sw.export_onnx(named, example, folder / "named.onnx")
+    images.update(dict.fromkeys(("winograd", "inlined", "plain", "named"), example[0].shape))
+    inputs = {tuple(shape): rng.random(shape, np.float32) for shape in images.values()}
     for name, shape in images.items():
-        record(folder, name, inputs[shape])
+        record(folder, name, inputs[tuple(shape)])
 
 
 if __name__ == "__main__":
