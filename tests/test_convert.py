@@ -263,7 +263,7 @@ def odd_mode():
         (odd_mode, "padding_mode 'constant'"),
         (lambda: nn.Conv2d(3, 3, 3).half(), "dtype torch.float16"),
         (lambda: nn.Conv2d(3, 3, 4), "kernel 4x4"),
-        (lambda: nn.Conv2d(3, 3, 7), "kernel 7x7"),
+        (lambda: nn.Conv2d(3, 3, 9), "kernel 9x9"),
     ],
 )
 def test_left_with_a_reason(make, reason):

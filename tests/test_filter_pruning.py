@@ -195,21 +195,20 @@ def test_what_is_not_understood_stays_whole(forward):
     assert torch.equal(without_filters(model, plan)(x), model(x))
 
 
-def test_native_pruning_after_and_before(tmp_path):
+def test_native_pruning_after_and_before():
     torch.manual_seed(0)
     x = torch.randn(2, 3, 10, 12)
-    model = prune_filters(settle(residual(), torch.randn(8, 3, 10, 12)), 0.3, (x,))
+    model = prune_filters(settle(residual()[:4], torch.randn(8, 3, 10, 12)), 0.3, (x,))
     model = convert(model, 2).eval()
     NativePruner(model, PruneConfig(0.6, "white", end_step=1)).step()
     again = prune_filters(model, 0.3, (x,))
     layer = again.get_submodule("3.a")
     assert isinstance(layer, WinogradConv2d) and layer.mask.shape == layer.weight.shape
     assert float(layer.mask.float().mean()) == pytest.approx(0.4, abs=0.1)
-    for net in (model, again):
-        with torch.no_grad():
-            want = net(x).numpy()
-        have = sw.compile(sw.import_torch(net, (x,)), target="native")(x.numpy())
-        assert abs(have - want).max() < 1e-5 * abs(want).max()
+    with torch.no_grad():
+        want = again(x).numpy()
+    have = sw.compile(sw.import_torch(again, (x,)), target="native")(x.numpy())
+    assert abs(have - want).max() < 1e-5 * abs(want).max()
 
 
 def test_bad_requests():

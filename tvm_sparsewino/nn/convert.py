@@ -23,11 +23,13 @@ from .modes import evaluation
 from .padding import MODES
 
 TILES = (2, 4, 6)
-KERNELS = (3, 5)
+KERNELS = (3, 5, 7)
 
 # "auto" takes no tile whose float32 rounding is expected to exceed this share of the output's
 # maximum: it is the tolerance of "the same function".
 _MAX_ERROR = 1e-5
+# What is asked for by name may lose more, up to here: F(6,5) and F(4,7) do, F(6,7) loses too much.
+_MAX_ASKED = 2e-4
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Conversion:
 
 def convert(
     model: nn.Module,
-    tile: str | int = "auto",
+    tile: str | int | Mapping[int, int] = "auto",
     example: Any = None,
     *,
     sparsity: float = 0.9,
@@ -60,8 +62,8 @@ def convert(
 ) -> nn.Module:
     """A copy of ``model`` in which every eligible ``nn.Conv2d`` is a :class:`WinogradConv2d`.
 
-    Eligible: stride 1, dilation 1, a 3x3 or 5x5 kernel, float32 or float64, any padding, padding
-    mode, groups and bias. A convolution is left, with the reason recorded, when replacing it could
+    Eligible: stride 1, dilation 1, a 3x3, 5x5 or 7x7 kernel, float32 or float64, any padding,
+    padding mode, groups and bias. A convolution is left, with the reason recorded, when replacing it could
     change what the model does: subclasses, parametrised or hooked modules, weights that are used
     elsewhere too. Training flags, devices, dtypes, ``requires_grad`` and modules that are used
     in several places stay what they were; the given model is not changed.
@@ -70,10 +72,11 @@ def convert(
 
     Args:
         model: any module.
-        tile: outputs per tile and dimension, or "auto": per layer the tile for which the compiler's
-            cost model predicts the least time at the map sizes ``example`` gives, once pruned to
-            ``sparsity``; among those whose float32 rounding is expected below 1e-5 of the output's
-            maximum: 2 and 4. Depthwise convolutions are left then.
+        tile: outputs per tile and dimension; a dict of them by kernel size, ``{3: 4, 5: 4, 7: 2}``,
+            which leaves kernels that it does not name; or "auto": per layer the tile for which the
+            compiler's cost model predicts the least time at the map sizes ``example`` gives, once
+            pruned to ``sparsity``; among those whose float32 rounding is expected below 1e-5 of the
+            output's maximum: 2 and 4, for 7x7 kernels 2. Depthwise convolutions are left then.
         example: for "auto": the input, or a tuple of positional or a dict of keyword arguments.
             The copy runs on it once, in evaluation mode and without gradients.
         sparsity: for "auto": the share of zeros that pruning will reach, in [0, 1].
@@ -84,8 +87,7 @@ def convert(
         ConfigError: another tile, sparsity or number of lanes, "auto" without an example, or a
             model that is scripted or that Python cannot copy.
     """
-    if tile != "auto" and (isinstance(tile, bool) or tile not in TILES):
-        raise ConfigError(f'tile must be "auto" or one of {TILES}, got {tile!r}')
+    tiles = _tiles(tile)
     if tile == "auto" and example is None:
         raise ConfigError('tile="auto" needs example=, an input that shows the map sizes')
     if not 0 <= sparsity <= 1:
@@ -102,13 +104,15 @@ def convert(
         reason = _why_left(conv, owners)
         if reason is None and sizes is not None and conv not in sizes:
             reason = "the example does not reach it"
+        if reason is None and sizes is None:
+            reason = _why_not_asked(tiles, conv.kernel_size[0])
         if reason is None and sizes is not None and conv.groups == conv.in_channels > 1:
             reason = "depthwise: transforms would cost more than the convolution"
         if reason is not None:
             records.append(Conversion(name, 0, reason))
             continue
         if sizes is None:
-            m, why = tile, "as asked"
+            m, why = tiles[conv.kernel_size[0]], "as asked"
         else:
             m, why = _best_tile(conv, sizes[conv], sparsity, CORES[lanes])
         replacements[conv] = _converted(conv, m)
@@ -117,6 +121,28 @@ def convert(
     model = _replace(model, replacements)
     model.conversion = earlier + records
     return model
+
+
+def _tiles(tile: str | int | Mapping[int, int]) -> dict[int, int]:
+    """Outputs per tile by kernel size; nothing for "auto"."""
+    if tile == "auto":
+        return {}
+    tiles = tile if isinstance(tile, Mapping) else dict.fromkeys(KERNELS, tile)
+    if any(isinstance(m, bool) or m not in TILES for m in tiles.values()):
+        raise ConfigError(f'tile must be "auto" or one of {TILES}, got {tile!r}')
+    if not set(tiles) <= set(KERNELS):
+        raise ConfigError(f"tile by kernel size knows sizes {KERNELS}, got {tile!r}")
+    return dict(tiles)
+
+
+def _why_not_asked(tiles: Mapping[int, int], r: int) -> str | None:
+    """Why a kernel of r taps stays although nothing is wrong with it, or None."""
+    if r not in tiles:
+        return f"no tile is given for {r}x{r} kernels"
+    error = cook_toom(tiles[r], r).error_estimate()
+    if error > _MAX_ASKED:
+        return f"F({tiles[r]},{r}) would be off by {error:.0e} of the largest output"
+    return None
 
 
 def _copied(model: nn.Module) -> nn.Module:
