@@ -260,6 +260,21 @@ def _prelu(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> rel
     return builder.emit(relax.op.where(negative, scaled, x))
 
 
+def _of_several(combine: Callable[..., relax.Expr]) -> Callable[..., relax.Var]:
+    """An operator of any number of operands as one of two, step by step.
+
+    TVM's own stacks all of them first, which no kernel can take a residual from.
+    """
+
+    def convert(importer: _Importer, operands: Sequence[Any], _node: GraphNode) -> relax.Expr:
+        result = operands[0]
+        for operand in operands[1:]:
+            result = importer.builder.emit(combine(result, operand))
+        return importer.builder.normalize(result)
+
+    return convert
+
+
 def _per_channel(data: tuple[int, ...]) -> tuple[int, ...]:
     return (1, data[1], *(1 for _ in data[2:]))
 
@@ -269,5 +284,8 @@ _OWN: dict[str, Callable[[_Importer, Sequence[Any], GraphNode], relax.Expr]] = {
     "Clip": _clip,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
+    "Max": _of_several(relax.op.maximum),
+    "Min": _of_several(relax.op.minimum),
     "PRelu": _prelu,
+    "Sum": _of_several(relax.op.add),
 }

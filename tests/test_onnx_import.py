@@ -1,13 +1,10 @@
 """ONNX networks in TVM: function, names, opsets, refusals, models of others."""
 
-import warnings
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from onnx_models import model, relative_error, run_ort
 from torch import nn
@@ -21,7 +18,6 @@ from tvm_sparsewino.relay_passes import plan
 from tvm_sparsewino.relay_passes.bindings import Bindings
 from tvm_sparsewino.relay_passes.patterns import LAYER_NAMES
 
-LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 NEWEST = onnx.defs.onnx_opset_version()
 
 
@@ -186,6 +182,18 @@ def test_prelu(slope, rng):
     np.testing.assert_array_equal(compiled(made)(x), run_ort(made, x))
 
 
+@pytest.mark.parametrize("operator", ["Sum", "Max", "Min"])
+@pytest.mark.parametrize("shapes", [[(2, 3)], [(2, 3), (2, 3)], [(3,), (2, 1), (1, 1, 3)]])
+def test_operators_of_several_operands(operator, shapes, rng):
+    arrays = {f"x{i}": rng.standard_normal(s).astype(np.float32) for i, s in enumerate(shapes)}
+    node = helper.make_node(operator, list(arrays), ["y"], name="several")
+    made = model([node], {name: a.shape for name, a in arrays.items()}, {"y": None})
+    mod = driver.import_onnx(made)
+    assert "stack" not in str(mod)
+    exe = driver.compile(mod, "llvm", num_threads=1)
+    np.testing.assert_allclose(exe(*arrays.values()), run_ort(made, *arrays.values()), rtol=1e-6)
+
+
 # ---- refusals ----------------------------------------------------------------------------------
 
 
@@ -277,43 +285,6 @@ def weights(mod):
     bindings = Bindings(mod["main"])
     calls = [b.value for b in bindings.order if "conv2d" in getattr(b.value, "op", b).__repr__()]
     return [bindings.constant(call.args[1]) for call in calls]
-
-
-def with_random_weights(path, seed=0):
-    """A light model with random weights in place of the constant ones it makes.
-
-    Its own outputs are all alike, since its weights are; these show what is computed.
-    """
-    made, rng = onnx.load(path), np.random.default_rng(seed)
-    shapes = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
-    for node in list(made.graph.node):
-        if node.op_type == "ConstantOfShape":
-            shape = tuple(int(n) for n in shapes[node.input[0]])
-            spread = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.1
-            array = spread * rng.standard_normal(shape)
-            name = node.output[0]
-            made.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
-            made.graph.input.append(helper.make_tensor_value_info(name, 1, shape))
-            made.graph.node.remove(node)
-    return made
-
-
-def test_a_light_model_of_onnx():
-    path = LIGHT / "light_squeezenet.onnx"
-    exe = compiled(path)
-    (info,) = exe.inputs
-    x = (np.arange(np.prod(info.shape)) / np.prod(info.shape)).reshape(info.shape)
-    want = numpy_helper.to_array(onnx.load_tensor(LIGHT / "light_squeezenet_output_0.pb"))
-    np.testing.assert_allclose(exe(x.astype(np.float32)), want, rtol=1e-3, atol=1e-7)  # ONNX's own
-
-
-def test_a_light_model_with_random_weights(rng):
-    made = with_random_weights(LIGHT / "light_squeezenet.onnx")
-    x = rng.standard_normal((1, 3, 224, 224)).astype(np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        want = run_ort(made, x)
-    assert relative_error(compiled(made)(x), want) < 1e-4
 
 
 # ---- command line ------------------------------------------------------------------------------
