@@ -63,10 +63,10 @@ def convert(
     """A copy of ``model`` in which every eligible ``nn.Conv2d`` is a :class:`WinogradConv2d`.
 
     Eligible: stride 1, dilation 1, a 3x3, 5x5 or 7x7 kernel, float32 or float64, any padding,
-    padding mode, groups and bias. A convolution is left, with the reason recorded, when replacing it could
-    change what the model does: subclasses, parametrised or hooked modules, weights that are used
-    elsewhere too. Training flags, devices, dtypes, ``requires_grad`` and modules that are used
-    in several places stay what they were; the given model is not changed.
+    padding mode, groups and bias. A convolution is left, with the reason recorded, when replacing
+    it could change what the model does: subclasses, parametrised or hooked modules, weights that
+    are used elsewhere too. Training flags, devices, dtypes, ``requires_grad`` and modules that are
+    used in several places stay what they were; the given model is not changed.
 
     ``model.conversion`` of the result is a list of :class:`Conversion`, one per convolution.
 
