@@ -72,7 +72,7 @@ def row(runs: Sequence[Mapping[str, Any]], compared: Mapping[Any, Mapping[str, A
     factor = e["tune"]["winograd_lr"]
     return [
         f"{e['network']}, {e['data']}",
-        f"`{e['prune']['method']}`, {e['prune']['tile']}" + _extras(e),
+        f"`{e['prune']['method']}`, {tile(e['prune']['tile'])}" + _extras(e),
         f"{100 * statistics.mean(zeros):.1f} % ({100 * least:.1f})",
         ", ".join(str(r["experiment"]["seed"]) for r in runs),
         f"{statistics.mean(dense):.2f}",
@@ -112,7 +112,7 @@ def cost(runs: Sequence[Mapping[str, Any]]) -> str:
 def place(runs: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
     """Order of the rows: trained before untrained, then by sparsity."""
     e = runs[0]["experiment"]
-    names = (e["network"], e["data"], e["prune"]["method"], e["prune"]["tile"])
+    names = (e["network"], e["data"], e["prune"]["method"], str(e["prune"]["tile"]))
     return (*names, not e["tune"]["epochs"], e["prune"]["sparsity"])
 
 
@@ -120,6 +120,13 @@ def time_ratio(record: Mapping[str, Any]) -> float:
     """Pruning with fine-tuning over dense training: CPU time on CPUs."""
     clock = "cpu_seconds" if record["machine"]["device"] == "cpu" else "seconds"
     return (record["start"][clock] + record["tune"][clock]) / record["dense"][clock]
+
+
+def tile(value: Any) -> str:
+    """Outputs per tile; of several kernel sizes as F(m, r)."""
+    if isinstance(value, dict):
+        return " and ".join(f"F({m},{r})" for r, m in value.items())
+    return str(value)
 
 
 def _extras(e: Mapping[str, Any]) -> str:

@@ -213,6 +213,7 @@ def test_toml_without_a_reader(tmp_path, monkeypatch):
         ('{"seed": "x"}', "seed must be"),
         ('{"seed": true}', "seed must be"),
         ('{"data_folder": 1}', "data_folder must be"),
+        ('{"prune": {"tile": 2.5}}', "prune.tile must be"),
         ('{"tune": {"lr": "high"}}', "tune.lr must be"),
         ('{"dense": {"distil": 0.5}}', "nothing to distil from"),
         ('{"dense": {"epochs": 0}}', "dense.epochs must be above 0"),
@@ -293,6 +294,10 @@ def test_networks_that_cannot_be_made():
         make_network("lenet5", {"depth": 3}, grey())
     with pytest.raises(ConfigError, match="at least 12x12"):
         make_network("lenet5", {}, grey(10))
+    with pytest.raises(ConfigError, match="at least 16x16"):
+        make_network("lenet5", {"kernel": 7}, grey(14))
+    with pytest.raises(ConfigError, match="kernel must be odd"):
+        make_network("lenet5", {"kernel": 4}, grey())
 
 
 def test_small_resnet_has_whole_stages():
@@ -318,6 +323,21 @@ def test_methods_that_cannot_be_prepared():
         prune_config(Pruning(), 0)
     with pytest.raises(PruneError, match="no Winograd layer"):
         starting_point(model, Pruning(keep=("conv1", "conv2")), images[0], images)
+
+
+def test_tiles_by_kernel_size_or_by_cost():
+    model, image = make_network("lenet5", {}, grey()), torch.zeros(1, 1, 16, 16)
+    by_size = starting_point(model, Pruning(tile={"5": 4}), image, None)
+    assert (by_size.conv1.m, by_size.conv2.m) == (4, 4)
+    large = make_network("lenet5", {"kernel": 7}, grey())
+    by_size = starting_point(large, Pruning(tile={"7": 2}), image, None)
+    assert (by_size.conv1.r, by_size.conv2.m) == (7, 2) and by_size(image).shape == (1, 10)
+    chosen = starting_point(model, Pruning(tile="auto"), image, None)
+    assert {chosen.conv1.m, chosen.conv2.m} <= {2, 4}
+    with pytest.raises(PruneError, match="no Winograd layer"):
+        starting_point(model, Pruning(tile={"3": 4}), image, None)
+    e = reading.build({"prune": {"tile": {"5": 2}}})
+    assert e.prune.tile == {"5": 2} and identity(e) != identity(Experiment())
 
 
 def test_options_go_over_the_methods_own():

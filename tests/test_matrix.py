@@ -103,6 +103,13 @@ def test_messages_name_the_file_and_the_run(tmp_path):
         )
 
 
+def test_names_tell_the_tiles_apart():
+    table = {**TABLE, "runs": [{"prune.tile": [2, "auto", {"5": 4, "7": 2}]}]}
+    names = [matrix.run_name(e) for e in expand(table)]
+    for name, part in zip(names, ("-F2-90-", "-Fauto-90-", "-F4x5_2x7-90-"), strict=True):
+        assert part in name
+
+
 def test_records_that_are_none(tmp_path):
     path = tmp_path / "r.jsonl"
     assert read_records(path) == []

@@ -93,6 +93,11 @@ def test_cost_is_left_out_where_it_was_not_measured(pages):
     assert pages.cost([record(3, "activation", 98.0)]) == "1.80"
 
 
+def test_tiles_of_several_kernel_sizes(pages):
+    assert pages.tile(4) == "4" and pages.tile("auto") == "auto"
+    assert pages.tile({"5": 4, "7": 2}) == "F(4,5) and F(2,7)"
+
+
 def test_time_is_of_the_device(pages):
     one = record(1, "activation", 98.0)
     assert pages.time_ratio(one) == 1.5

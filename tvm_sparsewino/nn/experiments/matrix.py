@@ -123,4 +123,6 @@ def _add(path: Path, record: Mapping[str, Any]) -> None:
 
 def _pruned_name(experiment: Experiment) -> str:
     prune = experiment.prune
-    return f"{prune.method}-F{prune.tile}-{100 * prune.sparsity:g}"
+    sizes = prune.tile.items() if isinstance(prune.tile, dict) else ()
+    tile = "_".join(f"{m}x{r}" for r, m in sizes) or prune.tile
+    return f"{prune.method}-F{tile}-{100 * prune.sparsity:g}"

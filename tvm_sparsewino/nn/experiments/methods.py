@@ -53,11 +53,16 @@ _AT_ONCE = {
 UNPRUNED = ("dense", "continued")
 
 
-def converted(dense: nn.Module, settings: Pruning) -> nn.Module:
+def converted(dense: nn.Module, settings: Pruning, image: Tensor | None = None) -> nn.Module:
     """A copy of ``dense`` with Winograd layers in place of its convolutions, but for ``keep``.
 
+    Args:
+        dense: any network.
+        settings: with ``tile`` and ``keep``.
+        image: an input, for tile "auto".
+
     Raises:
-        ConfigError: a name in ``keep`` that is no convolution.
+        ConfigError: a name in ``keep`` that is no convolution, or a tile that ``convert`` refuses.
     """
     kept = {}
     for name in settings.keep:
@@ -65,7 +70,10 @@ def converted(dense: nn.Module, settings: Pruning) -> nn.Module:
         if not isinstance(module, nn.Conv2d):
             raise ConfigError(f"prune.keep: {name!r} is no convolution of the network")
         kept[name] = module
-    model = convert(dense, settings.tile)
+    tile = settings.tile
+    if isinstance(tile, dict):
+        tile = {int(size): m for size, m in tile.items()}
+    model = convert(dense, tile, image, sparsity=settings.sparsity)
     for name, module in kept.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, copy.deepcopy(module))
@@ -96,7 +104,7 @@ def starting_point(
     if settings.filters:
         with evaluation(dense):
             dense = prune_filters(dense, settings.filters, (image,))
-    model = converted(dense, settings)
+    model = converted(dense, settings, image)
     winograd_layers(model)
     if settings.method == WINOGRAD_RELU:
         model = move_relus(model)

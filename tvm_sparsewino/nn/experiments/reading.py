@@ -111,7 +111,8 @@ def _typed(value: Any, kind: Any, default: Any, where: str) -> Any:
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     union = origin in (types.UnionType, typing.Union)
-    choices = typing.get_args(kind) if union else (origin,)
+    kinds = typing.get_args(kind) if union else (origin,)
+    choices = tuple(typing.get_origin(k) or k for k in kinds)
     is_flag = isinstance(value, bool)
     if not isinstance(value, choices) or (is_flag and bool not in choices):
         raise ConfigError(f"{where} must be {kind}, got {value!r}")

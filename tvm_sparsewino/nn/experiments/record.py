@@ -48,7 +48,7 @@ def _differences(data: dict[str, Any], default: dict[str, Any]) -> dict[str, Any
     for name, value in data.items():
         other = default.get(name)
         # The default tables of free options are empty, so what is in them counts as a whole.
-        if isinstance(value, dict) and other:
+        if isinstance(value, dict) and isinstance(other, dict) and other:
             inner = _differences(value, other)
             if inner:
                 found[name] = inner

@@ -62,7 +62,8 @@ class Pruning:
     Attributes:
         method: one of :data:`.methods.METHODS`, "dense" (the dense phase alone) or "continued"
             (the dense network trained on: what pruning is compared with).
-        tile: outputs per tile and dimension.
+        tile: outputs per tile and dimension; one per kernel size, ``{"5": 4, "7": 2}``; or "auto",
+            what the compiler's cost model finds fastest at this sparsity.
         sparsity: share of zeros in every Winograd layer.
         start: share of the steps before pruning starts.
         ramp: share of the steps until that sparsity is reached.
@@ -75,7 +76,7 @@ class Pruning:
     """
 
     method: str = "activation"
-    tile: int = 4
+    tile: int | str | dict[str, int] = 4
     sparsity: float = 0.9
     start: float = 0.0
     ramp: float = 0.5
@@ -91,6 +92,15 @@ class Pruning:
         _check(
             0 <= self.start <= self.ramp <= 1,
             f"start and ramp must be in [0, 1] and in order, got {self.start!r} and {self.ramp!r}",
+        )
+        sizes = self.tile if isinstance(self.tile, dict) else {}
+        _check(
+            self.tile == "auto" or not isinstance(self.tile, str),
+            f'tile must be a number, a table or "auto", got {self.tile!r}',
+        )
+        _check(
+            all(name.isdigit() for name in sizes),
+            f"tile must name kernel sizes, got {self.tile!r}",
         )
         _check(self.every >= 1 and self.images >= 1, "every and images must be at least 1")
 

@@ -1,4 +1,4 @@
-"""LeNet-5: two layers of 5x5 filters."""
+"""LeNet-5: two layers of 5x5 filters, or of larger ones."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ class LeNet5(nn.Module):
     Args:
         classes: outputs.
         channels: of the image.
-        size: height and width of the image; at least 12.
+        size: height and width of the image; at least 12 with 5x5 filters.
         widths: channels of the two convolutions.
         hidden: units of the layer between the convolutions and the outputs.
+        kernel: height and width of the filters, odd.
 
     Raises:
-        ConfigError: a smaller image.
+        ConfigError: an even kernel, or an image too small for the second convolution.
     """
 
     def __init__(
@@ -34,14 +35,18 @@ class LeNet5(nn.Module):
         size: int = 28,
         widths: tuple[int, int] = (20, 50),
         hidden: int = 500,
+        kernel: int = 5,
     ) -> None:
         super().__init__()
-        side = (size // 2 - 4) // 2
+        if kernel < 1 or kernel % 2 == 0:
+            raise ConfigError(f"kernel must be odd, got {kernel!r}")
+        side = (size // 2 - kernel + 1) // 2
         if side < 1:
-            raise ConfigError(f"LeNet-5 needs images of at least 12x12, got {size}x{size}")
+            least = 2 * (kernel + 1)
+            raise ConfigError(f"needs images of at least {least}x{least}, got {size}x{size}")
         first, second = widths
-        self.conv1 = nn.Conv2d(channels, first, 5, padding=2)
-        self.conv2 = nn.Conv2d(first, second, 5)
+        self.conv1 = nn.Conv2d(channels, first, kernel, padding=kernel // 2)
+        self.conv2 = nn.Conv2d(first, second, kernel)
         self.hidden = nn.Linear(second * side * side, hidden)
         self.classes = nn.Linear(hidden, classes)
 
