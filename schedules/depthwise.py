@@ -17,6 +17,7 @@ from ..geometry import ceil_div
 from ..geometry_depthwise import DepthwiseLayout
 from .direct_input import Row, emit_zeros
 from .epilogue import EpilogueOperands
+from .tails import emit_tail
 
 UNROLLED_TAPS = 25
 
@@ -205,14 +206,11 @@ def _write(plane: _Plane, sums: list[Any], y: Any, x: Any, width: int) -> None:
 
 
 def _write_row(plane: _Plane, value: Any, line: Any, x: Any, width: int) -> None:
-    """The first ``width`` lanes, in parts of powers of two."""
-    done, part = 0, plane.layout.lanes
-    while done < width:
-        while part > width - done:
-            part //= 2
-        lanes = range(done, done + part)
-        piece = value if part == plane.layout.lanes else tvm_ir.shuffle([value], lanes)
-        where = [plane.image, plane.k, line, tvm_ir.ramp(x + done, 1, part)]
-        piece = plane.epilogue.finish(piece, where, plane.k, part)
-        T.buffer_store(plane.output, piece, where)
-        done += part
+    """The first ``width`` lanes."""
+
+    def store(part: Any, first: int, lanes: int) -> None:
+        where = [plane.image, plane.k, line, tvm_ir.ramp(x + first, 1, lanes)]
+        finished = plane.epilogue.finish(part, where, plane.k, lanes)
+        T.buffer_store(plane.output, finished, where)
+
+    emit_tail(value, plane.layout.lanes, width, store)

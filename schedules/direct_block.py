@@ -9,6 +9,7 @@ from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..geometry_direct import DirectLayout
 from .epilogue import EpilogueOperands
+from .tails import emit_counted_tail, emit_tail
 
 # Taps x output channels up to which a channel is one straight piece of code. In longer ones, which
 # keep a loop over the filter's rows, LLVM moves loads so far up that it runs out of registers.
@@ -172,14 +173,20 @@ class _Pixels:
         work, lanes = self.work, self.lanes
         value = tvm_ir.bind(work.epilogue.add_bias(value, k, lanes))
 
-        def store(value: Any, x: Any, width: int) -> None:
-            where = [work.image, k, self.y, tvm_ir.ramp(x, 1, width)]
-            T.buffer_store(work.output, work.epilogue.finish(value, where, k, width), where)
+        def store(part: Any, first: Any, width: int) -> None:
+            where = [work.image, k, self.y, tvm_ir.ramp(self.x + first, 1, width)]
+            T.buffer_store(work.output, work.epilogue.finish(part, where, k, width), where)
 
+        tail = work.layout.tail
+        if tail == 0:
+            with T.If(self.left > 0), T.Then():
+                store(value, 0, lanes)
+            return
         with T.If(self.left >= lanes):
             with T.Then():
-                store(value, self.x, lanes)
-            with T.Else(), T.If(self.left > 0), T.Then(), tvm_ir.scratch((lanes,)) as tail:
-                T.buffer_store(tail, value, [tvm_ir.ramp(0, 1, lanes)])
-                with T.serial(0, self.left) as t:
-                    store(tail[t], self.x + t, 1)
+                store(value, 0, lanes)
+            with T.Else(), T.If(self.left > 0), T.Then():
+                if tail is None:
+                    emit_counted_tail(value, lanes, self.left, store)
+                else:
+                    emit_tail(value, lanes, tail, store)

@@ -102,6 +102,8 @@ CASES = [
     direct(conv(7, 7, c=20, k=9, r=1, padding=NONE, n=2), channel_block=8, rows_at_once=8),
     direct(conv(13, 40, c=5, k=8, r=1, padding=NONE, stride=2), rows_at_once=8),
     direct(conv(11, 67, c=5, r=3, columns=5, padding=TWO, stride=(1, 2)), rows_at_once=4),
+    # Panels of which the last is smaller, with another tail.
+    direct(conv(7, 19, c=5, k=9), panel_vectors=6, rows_at_once=8, epilogue=PRELU),
     # Depthwise: both strides, several outputs a channel, a filter that is looped over.
     direct(conv(9, 39, c=5, k=5, groups=5, n=2), channel_block=2, epilogue=PRELU),
     direct(conv(12, 67, c=4, k=8, groups=4, stride=2), panel_vectors=6, k_block=4),

@@ -104,6 +104,13 @@ class DirectLayout:
             return ceil_div(self.rows * self.shape.ow, self.lanes)
         return self.rows * self.row_vectors
 
+    @property
+    def tail(self) -> int | None:
+        """Pixels of a vector that is not whole, None where panels differ in it."""
+        if not self.is_flat:
+            return self.shape.ow % self.lanes
+        return self.rows * self.shape.ow % self.lanes if self.shape.oh % self.rows == 0 else None
+
     # ---- copied rows ----
 
     @property
