@@ -85,7 +85,7 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
         float,
         "leave convolutions with a smaller share of zeros to TVM, 0 to 1 (0: leave none)",
     ),
-    "weights": (str, "take layers from this file of Winograd weights, by name"),
+    "weights": (str, "take layers, by name, from this file of Winograd weights"),
     "threads": (int, "cores that will work together (1)"),
     "max_tile": (int, "largest tile of layers with ordinary weights: 2, 4 or 6 (4)"),
     "winograd_for_dense": (_truth, "run unpruned 3x3 and 5x5 layers by Winograd, 0 or 1 (1)"),

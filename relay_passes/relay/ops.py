@@ -14,7 +14,7 @@ from typing import Any
 import tvm
 from tvm import relay
 
-from ..._compat import dict_attrs
+from ..._compat import check_aliasing, dict_attrs
 from ...config import ConvShape, Epilogue, LayerPlan
 from ...cook_toom import CookToom, cook_toom, points_from_text
 from ...errors import ShapeError, in_context
@@ -64,7 +64,8 @@ def _register(name: str, doc: str, infer: Any) -> None:
 
 def _strategy(name: str, compute: Any) -> None:
     @tvm.target.override_native_generic_func(f"{name.replace('.', '_')}_strategy")
-    def strategy(_attrs: Any, _inputs: Any, _out_type: Any, _target: Any) -> Any:
+    def strategy(_attrs: Any, _inputs: Any, _out_type: Any, target: Any) -> Any:
+        check_aliasing(target)
         options = relay.op.op.OpStrategy()
         options.add_implementation(compute, _schedule, name=f"{name}.generic")
         return options

@@ -6,6 +6,7 @@ has Relay. Kernels, the planner and what they need run on both.
 
 from __future__ import annotations
 
+from .aliasing import check_aliasing
 from .attrs import dict_attrs
 from .cpus import cpu_features, host_cpu, is_known_cpu
 from .kernels import (
@@ -46,7 +47,7 @@ from .runtime import (
     runtime_tensor,
     virtual_machine,
 )
-from .scheduling import block_loops, child_blocks, loop_extent, schedule
+from .scheduling import block_loops, child_blocks, divisors_of, loop_extent, schedule
 
 __all__ = [
     "IS_RELAX_LINE",
@@ -60,12 +61,14 @@ __all__ = [
     "block_loops",
     "broadcast",
     "build_module",
+    "check_aliasing",
     "child_blocks",
     "configure_thread_pool",
     "constant_array",
     "copied_tensor",
     "cpu_features",
     "dict_attrs",
+    "divisors_of",
     "export_library",
     "flat_view",
     "from_dlpack",

@@ -9,6 +9,10 @@ import tvm
 from .line import IS_RELAX_LINE, BlockRealize, Schedule, tir
 
 
+# Simplifies index arithmetic; 0.27 calls its package by another name.
+_Analyzer = (tvm.sym if hasattr(tvm, "sym") else tvm.arith).Analyzer
+
+
 def schedule(func: tir.PrimFunc) -> Schedule:
     """A schedule of one PrimFunc, which is called "main" in it."""
     return Schedule(tvm.IRModule({"main": func}))
@@ -47,6 +51,30 @@ def block_loops(sch: Schedule, block: Any, shared: int = 0) -> tuple[list[Any], 
             return None
         kinds[driven.pop()].append(loop)
     return kinds[tir.IterVar.DataPar], kinds[tir.IterVar.CommReduce]
+
+
+def divisors_of(sch: Schedule, block: Any, loop: Any) -> set[int]:
+    """Every number s for which the block reads at ``loop // s``."""
+    variable, realize = sch.get(loop).loop_var, sch.get(sch.get_loops(block)[-1]).body
+    analyzer, found = _Analyzer(), set()
+    values = {}
+    for iterator, value in zip(realize.block.iter_vars, realize.iter_values, strict=True):
+        values[iterator.var] = value
+        analyzer.bind(iterator.var, iterator.dom)
+    ours = [v for v, value in values.items() if variable.same_as(value)]
+
+    def walk(expr: Any) -> None:
+        divides = isinstance(expr, tir.FloorDiv) and isinstance(expr.b, tir.IntImm)
+        if divides and any(expr.a.same_as(v) for v in ours):
+            found.add(int(expr.b))
+        for part in ("a", "b"):
+            if hasattr(expr, part):
+                walk(getattr(expr, part))
+
+    for region in realize.block.reads:
+        for index in region.region:
+            walk(analyzer.simplify(index.min))
+    return found
 
 
 def loop_extent(sch: Schedule, loop: Any) -> int:

@@ -41,6 +41,7 @@ def _help() -> str:
             "those with Winograd layers. Options go behind the name, as in",
             f'--target "{TARGET} -min_sparsity=0.5, llvm":',
             *options,
+            "Files lie in the current folder: tvmc takes no / in a target.",
             "The rest is tvmc's own:",
             "",
         )
