@@ -1,12 +1,15 @@
 """Many experiments from one file, and what is kept of them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tvm_sparsewino.errors import ConfigError
 from tvm_sparsewino.nn.experiments import matrix, run_matrix
 from tvm_sparsewino.nn.experiments.matrix import expand, read_records
+
+MATRICES = Path(__file__).resolve().parent.parent / "benchmarks" / "training"
 
 TABLE = {
     "base": {
@@ -117,3 +120,14 @@ def test_records_that_are_none(tmp_path):
         path.write_text(text + "\n")
         with pytest.raises(ConfigError, match="no record"):
             read_records(path)
+
+
+@pytest.mark.parametrize("path", sorted(MATRICES.glob("*.json")), ids=lambda path: path.stem)
+def test_kept_matrices_are_whole(path):
+    found = expand(json.loads(path.read_text()))
+    seeds = {e.seed for e in found}
+    assert seeds == {1, 2, 3} and len(found) % len(seeds) == 0
+    # Each network is compared with one that is trained on, seed by seed.
+    networks = {(e.network, json.dumps(e.network_options)) for e in found}
+    compared = [e for e in found if e.prune.method == "continued"]
+    assert len(compared) == len(networks) * len(seeds)
