@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-HELP = "print the plan of a compiled network"
+HELP = "print the plan of a compiled network, and where its time goes"
+_LONGEST = 5  # layers that are named as taking most time, and
+_LISTED = 8  # those that are named for a reason
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +45,35 @@ def _summary(description: Any) -> str:
             f"layers: {direct / 1e9:.2f} GFLOP direct, {done / 1e9:.2f} done, "
             f"{direct / done:.1f}x fewer"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *where_time_goes(description.plan)])
+
+
+def where_time_goes(plan: Sequence[Any]) -> list[str]:
+    """The time that is predicted, who takes most of it, and what keeps layers from being faster."""
+    total = sum(layer.cost_cycles for layer in plan)
+    lines = []
+    if total:
+        longest = sorted(plan, key=lambda layer: -layer.cost_cycles)[:_LONGEST]
+        listed = ", ".join(f"{x.name!r} {x.cost_cycles / total:.0%}" for x in longest)
+        lines.append(f"predicted: {total / 1e6:.4g} Mcycles of all layers; most in {listed}")
+    for what, chosen in (
+        ("no kernel, left as they are", [x for x in plan if x.algorithm == "left"]),
+        ("dense since they have no zeros", [x for x in plan if _is_dense(x) and x.density == 1]),
+        (
+            "dense though they have zeros, since that is faster",
+            [x for x in plan if _is_dense(x) and x.density < 1],
+        ),
+    ):
+        if chosen:
+            share = sum(x.cost_cycles for x in chosen) / total if total else 0
+            names = ", ".join(x.name for x in chosen[:_LISTED])
+            more = f" and {len(chosen) - _LISTED} more" if len(chosen) > _LISTED else ""
+            lines.append(f"{what}: {len(chosen)} layers, {share:.0%} of it: {names}{more}")
+    return lines
+
+
+def _is_dense(layer: Any) -> bool:
+    return layer.algorithm.startswith("dense")
 
 
 def plan_table(plan: tuple[Any, ...]) -> Any:
@@ -61,15 +92,17 @@ def plan_table(plan: tuple[Any, ...]) -> Any:
         "done",
         "saved",
         "Mcycles",
+        "share",
     ):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("why")
+    total = sum(layer.cost_cycles for layer in plan)
     for layer in plan:
-        table.add_row(*_row(layer))
+        table.add_row(*_row(layer, total))
     return table
 
 
-def _row(layer: Any) -> tuple[str, ...]:
+def _row(layer: Any, total: float) -> tuple[str, ...]:
     left, convolves = layer.algorithm == "left", hasattr(layer, "conv")
     saved = layer.flops_direct / layer.flops_done if layer.flops_done else 0
     return (
@@ -83,6 +116,7 @@ def _row(layer: Any) -> tuple[str, ...]:
         f"{layer.flops_done / 1e9:.3f}",
         f"{saved:.1f}x" if saved and not left else "",
         "" if left else f"{layer.cost_cycles / 1e6:.3g}",
+        "" if left or not total else f"{layer.cost_cycles / total:.1%}",
         layer.reason,
     )
 
