@@ -47,7 +47,7 @@ from tvm_sparsewino.thread_pool import use_threads
 EPILOGUE = Epilogue(bias=True, activation="relu")
 TOLERANCE = 1e-4  # of the largest output; F(4, 3) of 512 channels is at 1e-5
 COPIED = 8 << 20  # bytes read and bytes written by the copy that stands for memory
-PEER_CALLS = 3
+CALLS = 3  # of each in its turn
 SEED = 0
 
 
@@ -168,7 +168,7 @@ class OpenVino:
 
     def seconds(self) -> float:
         """The convolution of the fastest call since the layer was handed over, after more calls."""
-        answer = self.worker.ask("time", repeats=PEER_CALLS)
+        answer = self.worker.ask("time", repeats=CALLS)
         for name in self.taken:
             self.taken[name] += answer[name]
         return min(self.taken["calls"]) * statistics.median(self.taken["shares"])
@@ -244,9 +244,12 @@ def measure(
 
 def in_processor_time(call: Callable[[], Any]) -> Callable[[], float]:
     def seconds() -> float:
-        start = time.thread_time()
-        call()
-        return time.thread_time() - start
+        taken = []
+        for _ in range(CALLS):
+            start = time.thread_time()
+            call()
+            taken.append(time.thread_time() - start)
+        return min(taken)
 
     return seconds
 
