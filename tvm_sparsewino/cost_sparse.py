@@ -23,9 +23,8 @@ FMA_LATENCY = 4.0
 FMAS_PER_CYCLE = 2.0
 LOADS_PER_CYCLE = 2.0
 L1_SHARE = 0.6  # of L1 that holds a tile's inputs; weights and sums pass through the rest
-L2_SHARE = 0.75  # of L2 that holds copied rows and sums
+L2_SHARE = 0.5  # of L2 that holds what a panel reads, and its sums
 FAR_SUMS = 3.0  # how much dearer a vector of sums is beyond L2
-SPLIT_PRICE = 0.3  # loads that a vector across two lines takes beyond one
 ONE_LOAD = (2, 4)  # rows whose values are one load
 
 ROWS = (1, 2, 3, 4)
@@ -46,7 +45,7 @@ class SparseWork:
         outputs: vectors of outputs.
         copied: vectors of input rows copied in order.
         shuffled: vectors of rows that are taken apart by stride.
-        rows: copied rows.
+        rows: copied rows; of a map beyond L2 that is read in place, what a tile reads of a channel.
         far_lines: lines of the maps, read or written, that do not stay in L2.
         tasks: independent pieces of work.
     """
@@ -69,7 +68,7 @@ class SparseWork:
         return sum(copies) + tasks, steps + missed + slices + sums, outputs + far
 
 
-PRICES = SparseWork(1.2, 0.8, 12.0, 4.5, 2.0, 1.4, 2.0, 6.0, 4.0, 250.0)
+PRICES = SparseWork(1.3, 1.1, 10.0, 4.0, 1.5, 1.3, 2.5, 7.0, 4.0, 220.0)
 
 
 @lru_cache(maxsize=4096)
@@ -130,21 +129,27 @@ def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
     lines = rows * (tile.vectors * layout.lanes / CACHE_LINE + 0.5)
     vectors = tiles * rows * tile.vectors
     copied_rows, copied = (tasks * n for n in _copies(layout))
+    if layout.in_place and _is_far(shape.n * shape.c * shape.h * shape.w, core):
+        copied_rows = tasks * tile.count * layout.channels
     in_order = layout.horizontal.stride == 1
+    # Lines that a tile meets for the first time, whatever stays in L1 from then on.
+    met = 0.0 if layout.in_place else _tile_floats(layout, tile) / CACHE_LINE
+    met *= tasks * tile.count * layout.channels
     copied_lines = 2 * layout.scratch_size / CACHE_LINE * layout.channel_blocks
     sums = tile.count * tile.vectors * layout.lanes * layout.k_block
-    kept = layout.scratch_size + (sums if layout.channel_blocks > 1 else 0)
+    read = layout.channel_block * layout.rows if layout.in_place else layout.scratch_size
+    kept = read + sums if layout.channel_blocks > 1 else layout.scratch_size
     spills = kept * FLOAT_BYTES > L2_SHARE * core.l2_bytes
     return SparseWork(
         steps * _step(layout, tile),
-        steps * lines * missing,
+        steps * lines * missing + (0.0 if spills else met),
         tiles * layout.channel_blocks,
         vectors * (layout.channel_blocks - 1) * (FAR_SUMS if spills else 1),
         vectors,
         copied if in_order else 0.0,
         0.0 if in_order else copied,
         copied_rows,
-        _far_lines(shape, core) / core.threads + spills * tasks * copied_lines,
+        _far_lines(shape, core) / core.threads + (tasks * copied_lines + met if spills else 0.0),
         tasks,
     )
 
@@ -154,14 +159,9 @@ def _step(layout: SparseLayout, tile: Tile) -> float:
     rows = layout.rows_at_once
     products = rows * tile.vectors
     splats = 1 if rows in ONE_LOAD else rows
-    loads = products * (1 + _split(layout)) + rows + splats
+    # Vectors across two lines are not told apart: their price came out as nothing.
+    loads = products + rows + splats
     return max(products / FMAS_PER_CYCLE, loads / LOADS_PER_CYCLE, FMA_LATENCY)
-
-
-def _split(layout: SparseLayout) -> float:
-    """Share of vector loads that touch two cache lines."""
-    share = 0.0 if layout.shape.taps == 1 else (layout.lanes - 1) / CACHE_LINE
-    return share * SPLIT_PRICE
 
 
 def _missing(layout: SparseLayout, tile: Tile, core: Core) -> float:
@@ -197,5 +197,9 @@ def _copies(layout: SparseLayout) -> tuple[float, float]:
 def _far_lines(shape: ConvShape, core: Core) -> float:
     """Lines of the maps that a call brings from beyond L2."""
     sizes = (shape.c * shape.h * shape.w, shape.k * shape.oh * shape.ow)
-    far = [s * shape.n for s in sizes if s * shape.n * FLOAT_BYTES > core.l2_bytes / 2]
-    return sum(far) / CACHE_LINE
+    return sum(s * shape.n for s in sizes if _is_far(s * shape.n, core)) / CACHE_LINE
+
+
+def _is_far(floats: int, core: Core) -> bool:
+    """Whether a map does not stay in L2."""
+    return floats * FLOAT_BYTES > core.l2_bytes / 2
