@@ -43,6 +43,8 @@ def operator_legalizers(lanes: int) -> dict[str, Legalizer]:
     ours["relax.max"] = partial(_reduction, lanes, rest.MAX, False)
     ours["relax.nn.max_pool2d"] = partial(_pool, max_pool)
     ours["relax.nn.avg_pool2d"] = partial(_pool, average_pool)
+    ours["relax.nn.layer_norm"] = partial(_layer_norm, lanes)
+    ours["relax.image.resize2d"] = _enlarge
     return {name: _or_tvms(name, make) for name, make in ours.items()}
 
 
@@ -108,6 +110,42 @@ def _reduction(
             keepdims=bool(call.attrs.keepdims),
             scale=1.0 / math.prod(shape[axis] for axis in axes) if mean else 1.0,
         ),
+        call.args[0],
+        primfunc_name_hint=_hint(call),
+    )
+
+
+def _layer_norm(lanes: int, builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr | None:
+    rank, attrs = len(_shape(call.args[0])), call.attrs
+    axes = [int(axis) % rank for axis in attrs.axes]
+    if axes != list(range(rank - len(axes), rank)) or not (attrs.center and attrs.scale):
+        return None
+    return builder.call_te(
+        partial(rest.layer_norm, epsilon=float(attrs.epsilon), lanes=lanes),
+        *call.args,
+        primfunc_name_hint=_hint(call),
+    )
+
+
+# Where nearest neighbours of whole enlargements are those of integer division.
+_CENTRED = ("half_pixel", "pytorch_half_pixel")
+_NO_TIES = ("", "round", "round_prefer_floor", "round_prefer_ceil")
+
+
+def _enlarge(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr | None:
+    """Nearest neighbours, as many whole times as large."""
+    attrs, (h, w) = call.attrs, _shape(call.args[0])[2:4]
+    mode, rounding = attrs.coordinate_transformation_mode, attrs.rounding_method
+    oh, ow = (int(n) for n in call.ty.shape.values[2:])
+    divides = (mode in _CENTRED and rounding in _NO_TIES) or (mode, rounding) == (
+        "asymmetric",
+        "floor",
+    )
+    fits = attrs.layout == "NCHW" and attrs.method == "nearest_neighbor" and divides
+    if not fits or oh % h or ow % w:
+        return None
+    return builder.call_te(
+        partial(rest.enlarged, rows=oh // h, columns=ow // w),
         call.args[0],
         primfunc_name_hint=_hint(call),
     )

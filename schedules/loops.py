@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._compat import ScheduleError, block_loops, loop_extent
+from .._compat import ScheduleError, block_loops, divisors_of, flat_loops, loop_extent
 
 # Below this many iterations threads cost more than they bring.
 MIN_PARALLEL = 4096
 # Iterations of reductions that are unrolled: windows of pooling.
 UNROLLED = 9
+# Fewer tasks than this are more than some machines' cores.
+FEW_TASKS = 16
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def schedule_block(sch: Any, block: Any, lanes: int, shared: int = 0) -> Pending
     if loops is None or not loops[0]:
         return None
     (*outer, inner), reduction = loops
+    if not reduction and not shared:
+        outer, inner = _flattened(sch, block, [*outer, inner], lanes)
     taps = math.prod(loop_extent(sch, loop) for loop in reduction)
     if reduction and taps <= UNROLLED:
         # Sums stay in registers; LLVM makes vectors of the loop around, whatever its extent.
@@ -87,11 +91,35 @@ def schedule_block(sch: Any, block: Any, lanes: int, shared: int = 0) -> Pending
         return Pending(block, reduction[0], tuple(outer))
     if reduction:
         sch.reorder(*outer, *reduction, inner)
-    if loop_extent(sch, inner) % lanes == 0:
-        _, vector = sch.split(inner, [None, lanes])
+    phases = divisors_of(sch, block, inner) if not reduction else set()
+    if len(phases) == 1 and loop_extent(sch, inner) % min(phases) == 0:
+        # Enlarged rows: LLVM reads whole vectors and interleaves what it stores.
+        _, phase = sch.split(inner, [None, min(phases)])
+        sch.unroll(phase)
+    elif loop_extent(sch, inner) % lanes == 0:
+        rest, vector = sch.split(inner, [None, lanes])
         sch.vectorize(vector)
+        if not reduction and _tasks(sch, outer) < FEW_TASKS:
+            outer = [*outer, rest]
     initial = reduction[0] if reduction and (outer or shared) else None
     return Pending(block, initial, tuple(outer))
+
+
+def _tasks(sch: Any, outer: Sequence[Any]) -> int:
+    return math.prod(loop_extent(sch, loop) for loop in outer)
+
+
+def _flattened(sch: Any, block: Any, loops: list[Any], lanes: int) -> tuple[list[Any], Any]:
+    """Outer loops and an inner one, which is as long as enough tasks and whole vectors allow."""
+    extents = [loop_extent(sch, loop) for loop in loops]
+    flat = flat_loops(sch, block)
+    if 0 in extents or flat < 2:
+        return loops[:-1], loops[-1]
+    if math.prod(extents[-flat:]) % lanes:
+        while math.prod(extents[:-flat]) < FEW_TASKS and flat > 1:
+            flat -= 1
+    first = len(loops) - flat
+    return loops[:first], sch.fuse(*loops[first:])
 
 
 def finish(sch: Any, pending: Pending) -> None:

@@ -114,6 +114,61 @@ def softmax_across(x: te.Tensor, axis: int, log: bool = False) -> te.Tensor:
     return te.compute(shape, lambda *i: x(*i) - shift(*without(i)), name="log_softmax")
 
 
+def enlarged(x: te.Tensor, rows: int, columns: int) -> te.Tensor:
+    """NCHW maps with every number repeated ``rows`` x ``columns`` times."""
+    n, c, h, w = x.shape
+    return te.compute(
+        (n, c, h * rows, w * columns),
+        lambda b, k, y, z: x[b, k, y // rows, z // columns],
+        name="enlarged",
+    )
+
+
+def layer_norm(
+    x: te.Tensor, scale: te.Tensor, shift: te.Tensor, epsilon: float, lanes: int
+) -> te.Tensor:
+    """Every row of the last axes minus its mean, over its deviation, scaled and shifted.
+
+    ``scale`` and ``shift`` have the shape of those axes.
+    """
+    shape, axes = [int(extent) for extent in x.shape], len(scale.shape)
+    outer = shape[: len(shape) - axes]
+    size = math.prod(shape[len(outer) :])
+
+    def at(i: Sequence[Any]) -> Any:
+        return x(*i[: len(outer)], *_unravelled(i[len(outer)], shape[len(outer) :]))
+
+    share = tir.const(1.0 / size, "float32")
+    total = reduce_rows(outer, size, lambda *i: at(i), SUM, lanes)
+    mean = te.compute(outer, lambda *i: total(*i) * share, name="row_mean")
+
+    def square(*i: Any) -> Any:
+        difference = at(i) - mean(*i[:-1])
+        return difference * difference
+
+    squares = reduce_rows(outer, size, square, SUM, lanes)
+    factor = te.compute(
+        outer,
+        lambda *i: te.rsqrt(squares(*i) * share + tir.const(epsilon, "float32")),
+        name="factor",
+    )
+
+    def normal(*i: Any) -> Any:
+        row, inner = i[: len(outer)], i[len(outer) :]
+        return (x(*i) - mean(*row)) * factor(*row) * scale(*inner) + shift(*inner)
+
+    return te.compute(shape, normal, name="layer_norm")
+
+
+def _unravelled(number: Any, shape: Sequence[int]) -> list[Any]:
+    """The indices of element ``number`` of a tensor."""
+    indices = []
+    for extent in reversed(shape[1:]):
+        indices.append(number % extent)
+        number = number // extent
+    return [number, *reversed(indices)]
+
+
 def trailing(
     x: te.Tensor, axes: int, combine: Combine, lanes: int, keepdims: bool, scale: float = 1.0
 ) -> te.Tensor:
@@ -122,11 +177,7 @@ def trailing(
     outer, inner = shape[: len(shape) - axes], shape[len(shape) - axes :]
 
     def read(*i: Any) -> Any:
-        number, indices = i[-1], []
-        for extent in reversed(inner[1:]):
-            indices.append(number % extent)
-            number = number // extent
-        return x(*i[:-1], number, *reversed(indices))
+        return x(*i[:-1], *_unravelled(i[-1], inner))
 
     reduced = reduce_rows(outer, math.prod(inner), read, combine, lanes)
     result = [*outer, *[1] * axes] if keepdims else outer

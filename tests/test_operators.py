@@ -196,3 +196,85 @@ def test_other_layouts_are_left_to_tvm(operator, rng):
     parts = x.reshape(1, 3, 2, 4, 2, 3)
     want = parts.max((2, 4)) if operator is relax.op.nn.max_pool2d else parts.mean((2, 4))
     assert np.abs(got - want).max() <= F32 * 5
+
+
+# ---- moving numbers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(10, 12), (15, 18), (5, 18), (10, 6), (3, 2)])
+@pytest.mark.parametrize(("mode", "rounding"), [("half_pixel", "round"), ("asymmetric", "floor")])
+def test_nearest_neighbours(size, mode, rounding, rng):
+    """Whole enlargements are ours, the rest TVM's; both against the formula. No size has ties."""
+    x = numbers(rng, 2, 3, 5, 6)
+    picked = []
+    for old, new in zip(x.shape[2:], size, strict=True):
+        i = np.arange(new)
+        if mode == "half_pixel":
+            place = np.floor((i + 0.5) * old / new - 0.5 + 0.5)
+        else:
+            place = np.floor(i * old / new + 1e-9)
+        picked.append(np.clip(place.astype(int), 0, old - 1))
+    options = {"method": "nearest_neighbor", "coordinate_transformation_mode": mode}
+
+    def resize(v):
+        shape = relax.ShapeExpr(size)
+        return relax.op.image.resize2d(v, shape, rounding_method=rounding, **options)
+
+    got = compiled(resize, x)
+    assert np.array_equal(got, x[:, :, picked[0]][..., picked[1]])
+
+
+@pytest.mark.parametrize("shape", [(2, 12, 5, 7), (1, 16, 8, 8), (1, 4, 33, 1)])
+def test_pixels_are_shuffled_and_back(shape, rng):
+    n, c, h, w = shape
+    x = numbers(rng, *shape)
+
+    def shuffle(b, v):
+        v = b.emit(relax.op.reshape(v, (n, c // 4, 2, 2, h, w)))
+        v = b.emit(relax.op.permute_dims(v, (0, 1, 4, 2, 5, 3)))
+        return b.emit(relax.op.reshape(v, (n, c // 4, 2 * h, 2 * w)))
+
+    def back(b, v):
+        v = b.emit(relax.op.reshape(v, (n, c // 4, h, 2, w, 2)))
+        v = b.emit(relax.op.permute_dims(v, (0, 1, 3, 5, 2, 4)))
+        return b.emit(relax.op.reshape(v, shape))
+
+    shuffled = evaluate(module(shuffle, shape), x, pipeline="sparsewino")
+    want = x.reshape(n, c // 4, 2, 2, h, w).transpose(0, 1, 4, 2, 5, 3).reshape(shuffled.shape)
+    assert np.array_equal(shuffled, want)
+    assert np.array_equal(evaluate(module(back, want.shape), want, pipeline="sparsewino"), x)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((2, 3, 5, 7), (2, 3, 5, 7)),
+        ((2, 3, 5, 7), (1, 3, 1, 1)),
+        ((16, 3, 5, 7), (5, 7)),
+        ((4, 9, 8), (4, 1, 8)),
+        ((17, 1, 3), (17, 4, 3)),
+        ((40, 40), ()),
+    ],
+)
+def test_operands_of_different_shapes(first, second, rng):
+    x, y = numbers(rng, *first), numbers(rng, *second)
+    assert np.abs(compiled(relax.op.add, x, y) - (x + y)).max() <= F32
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((5, 37), 1), ((2, 3, 8, 6), 2), ((9,), 1)])
+def test_layer_norm(shape, axes, rng):
+    x, last = numbers(rng, *shape, scale=3) + 1, tuple(range(-axes, 0))
+    scale, shift = numbers(rng, *shape[-axes:]), numbers(rng, *shape[-axes:])
+    got = compiled(lambda v, a, b: relax.op.nn.layer_norm(v, a, b, last, 1e-3), x, scale, shift)
+    exact = x.astype("float64")
+    mean, variance = exact.mean(last, keepdims=True), exact.var(last, keepdims=True)
+    want = (exact - mean) / np.sqrt(variance + 1e-3) * scale + shift
+    assert np.abs(got - want).max() <= 2e-6 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_concatenation(axis, rng):
+    x = numbers(rng, 3, 5, 7)
+    y = numbers(rng, *(extent + (2 if i == axis else 0) for i, extent in enumerate(x.shape)))
+    got = compiled(lambda a, b: relax.op.concat([a, b], axis), x, y)
+    assert np.array_equal(got, np.concatenate([x, y], axis))

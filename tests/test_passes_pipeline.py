@@ -161,7 +161,43 @@ def test_small_work_stays_on_one_thread():
 
 
 def test_awkward_extents_are_not_vectorised_by_hand():
-    assert "T.vectorized" not in text_of(lambda b, x: b.emit(relax.op.abs(x)), (8, 33, 33))
+    assert "T.vectorized" not in text_of(lambda b, x: b.emit(relax.op.abs(x)), (7, 33, 33))
+
+
+def test_contiguous_loops_become_one():
+    """Rows of 33 numbers are no whole vectors, 8 maps of them are."""
+    text = text_of(lambda b, x: b.emit(relax.op.abs(x)), (8, 33, 33))
+    assert "in T.parallel(T.int64(2178))" in text and "in T.vectorized(T.int64(4))" in text
+
+
+def test_what_differs_per_channel_keeps_its_loop():
+    def build(b, x):
+        factor = relax.const(np.arange(32, dtype=np.float32).reshape(32, 1, 1))
+        return b.emit(relax.op.multiply(x, factor))
+
+    text = text_of(build, (32, 6, 22))
+    assert "in T.parallel(T.int64(32))" in text and "in range(T.int64(33))" in text
+
+
+def test_steps_share_the_outer_loops_of_the_last(tmp_path):
+    def build(b, x):
+        return b.emit(relax.op.nn.max_pool2d(x, (3, 3), strides=(2, 2), padding=(1, 1)))
+
+    with BASELINE:
+        sparsewino_pipeline(dump_dir=tmp_path)(module(build, (1, 16, 40, 40)))
+    text = (tmp_path / "05_schedule_rest.py").read_text()
+    assert text.count("T.parallel") == 1 and "in T.parallel(T.int64(320))" in text
+
+
+def test_enlarged_rows_are_interleaved(tmp_path):
+    def build(b, x):
+        options = {"method": "nearest_neighbor", "rounding_method": "round"}
+        return b.emit(relax.op.image.resize2d(x, relax.ShapeExpr((20, 24)), **options))
+
+    with BASELINE:
+        sparsewino_pipeline(dump_dir=tmp_path)(module(build, (1, 16, 10, 12)))
+    text = (tmp_path / "05_schedule_rest.py").read_text()
+    assert "in T.unroll(T.int64(2))" in text and "T.vectorized" not in text
 
 
 def test_finished_functions_stay(network):

@@ -47,7 +47,7 @@ from .runtime import (
     runtime_tensor,
     virtual_machine,
 )
-from .scheduling import block_loops, child_blocks, divisors_of, loop_extent, schedule
+from .scheduling import block_loops, child_blocks, divisors_of, flat_loops, loop_extent, schedule
 
 __all__ = [
     "IS_RELAX_LINE",
@@ -70,6 +70,7 @@ __all__ = [
     "dict_attrs",
     "divisors_of",
     "export_library",
+    "flat_loops",
     "flat_view",
     "from_dlpack",
     "host_cpu",

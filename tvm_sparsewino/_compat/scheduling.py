@@ -8,7 +8,6 @@ import tvm
 
 from .line import IS_RELAX_LINE, BlockRealize, Schedule, tir
 
-
 # Simplifies index arithmetic; 0.27 calls its package by another name.
 _Analyzer = (tvm.sym if hasattr(tvm, "sym") else tvm.arith).Analyzer
 
@@ -51,6 +50,41 @@ def block_loops(sch: Schedule, block: Any, shared: int = 0) -> tuple[list[Any], 
             return None
         kinds[driven.pop()].append(loop)
     return kinds[tir.IterVar.DataPar], kinds[tir.IterVar.CommReduce]
+
+
+def flat_loops(sch: Schedule, block: Any) -> int:
+    """How many innermost loops of a block without reductions are one loop over contiguous numbers.
+
+    Everything that the block reads or writes either runs through them in their order, whole, or
+    does not depend on them.
+    """
+    realize = sch.get(sch.get_loops(block)[-1]).body
+    variables = [iterator.var for iterator in realize.block.iter_vars]
+    extents = [iterator.dom.extent for iterator in realize.block.iter_vars]
+    regions = [*realize.block.reads, *realize.block.writes]
+    count = 0
+    while count < len(variables):
+        inner = variables[-count - 1 :], extents[-count - 1 :]
+        if not all(_runs_through(region, *inner) for region in regions):
+            break
+        count += 1
+    return count
+
+
+def _runs_through(region: Any, variables: list[Any], extents: list[Any]) -> bool:
+    """Whether the last indices of a region are just ``variables``, or none depends on them."""
+    indices = [index.min for index in region.region]
+    shape = (region.source if hasattr(region, "source") else region.buffer).shape
+    used = [v for index in indices for v in tir.analysis.undefined_vars(index)]
+    if not any(v.same_as(variable) for v in used for variable in variables):
+        return all(int(index.extent) == 1 for index in region.region)
+    if len(indices) < len(variables):
+        return False
+    last = list(zip(indices, shape, strict=True))[-len(variables) :]
+    return all(
+        index.same_as(variable) and int(size) == int(extent)
+        for (index, size), variable, extent in zip(last, variables, extents, strict=True)
+    )
 
 
 def divisors_of(sch: Schedule, block: Any, loop: Any) -> set[int]:
