@@ -97,9 +97,11 @@ def _emit_input(
     shape, length = layout.shape, layout.phase_stride
     rows = layout.phases[0] * layout.phase_rows
     with T.serial(0, count) as p, T.serial(0, rows) as position:
-        phase, index = position // layout.phase_rows, position % layout.phase_rows
+        # Rows in the map's order, which the CPU foresees.
+        phase, index = position % layout.phases[0], position // layout.phases[0]
         y = tvm_ir.bind((row + index) * shape.stride[0] + phase - shape.padding[0])
-        base = tvm_ir.bind(p * layout.plane_stride + position * layout.row_stride)
+        place = (phase * layout.phase_rows + index) * layout.row_stride
+        base = tvm_ir.bind(p * layout.plane_stride + place)
         with T.If(tir.all(y >= 0, y < shape.h)), T.Then():
             for remainder in range(layout.phases[1]):
                 start = remainder - shape.padding[1]

@@ -37,9 +37,10 @@ def emit_direct_input(
     step, left = shape.stride[1] if layout.is_flat else 1, shape.padding[1]
     firsts = [j * shape.dilation[1] - left for j in range(layout.copies)]
     with T.serial(0, count) as c, T.serial(0, layout.phases * layout.phase_rows) as position:
-        phase, index = position // layout.phase_rows, position % layout.phase_rows
+        # Rows in the map's order, which the CPU foresees.
+        phase, index = position % layout.phases, position // layout.phases
         y = tvm_ir.bind((row + index) * shape.stride[0] + phase - shape.padding[0])
-        base = tvm_ir.bind(c * layout.rows_stride + position * length)
+        base = tvm_ir.bind(c * layout.rows_stride + (phase * layout.phase_rows + index) * length)
         rows = [Row(f, step, length, shape.w, layout.lanes) for f in firsts]
         with T.If(tir.all(y >= 0, y < shape.h)):
             with T.Then():
