@@ -52,3 +52,25 @@ def test_the_blocking_is_what_the_kernel_uses(layer):
 def test_a_shape_without_a_kernel_is_refused():
     with pytest.raises(ShapeError, match="do not divide"):
         predict_direct(shape(groups=3), AVX2)
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+@pytest.mark.parametrize(
+    "layer", [(512, 2048, 7, 1), (1024, 256, 14, 1), (512, 512, 7), (160, 96, 7)]
+)
+def test_small_maps_have_work_for_every_thread(layer, threads):
+    """Blocks of output channels are tasks where there are few pixels."""
+    core = Core(threads=threads)
+    cost = predict_direct(shape(*layer), core)
+    plan = LayerPlan("", shape(*layer), 1.0, "dense_direct", 0, *vars(cost.blocking).values())
+    assert direct_layout(plan, core.lanes).tasks >= threads
+    assert cost.cycles < 1.3 / threads * predict_direct(shape(*layer), AVX2).cycles
+
+
+@pytest.mark.parametrize(
+    "steps", [{"stride": 2}, {"stride": (1, 3)}, {"dilation": 2}, {"columns": 5}, {"columns": 1}]
+)
+def test_every_filter_has_a_cost(steps):
+    layer = ConvShape(1, 32, 28, 28, 48, 3, (2,) * 4, **steps)
+    cost = predict_direct(layer, AVX2)
+    assert layer.direct_flops / 32 <= cost.gemm_cycles < layer.direct_flops / 16

@@ -20,10 +20,10 @@ LOADS_PER_CYCLE = 2.0
 SPLIT = 1.25  # a quarter of the loads meets two cache lines
 COPY_CYCLES = 1.3  # per vector copied
 SHUFFLE_CYCLES = 2.2  # per vector copied with a horizontal stride
-ROW_CYCLES = 3.0  # per row copied
-OUTPUT_CYCLES = 2.0  # per part of a row written
+ROW_CYCLES = 2.0  # per row copied
+OUTPUT_CYCLES = 1.3  # per part of a row written
 ZERO_CYCLES = 1.0  # per vector of zeros that a task begins with
-CHANNEL_CYCLES = 20.0
+CHANNEL_CYCLES = 8.0  # around a channel's rows
 TASK_CYCLES = 250.0
 K_BLOCKS = (16, 64, 256)
 
