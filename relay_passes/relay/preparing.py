@@ -62,9 +62,11 @@ def _array(value: Any) -> Any:
 def _with_names(func: relay.Function) -> relay.Function:
     """Weights that name their layers; items of tuples that are known are no items any more."""
     graph = Graph(func)
-    replacements = {}
+    replacements, convs = {}, 0
     for expr in graph.order:
-        if is_call_to(expr, CONV2D) and (name := layer_name(expr)):
+        if is_call_to(expr, CONV2D):
+            name = layer_name(expr) or f"conv2d_{convs}"
+            convs += 1
             weight = graph.constant(expr.args[1])
             if weight is not None:
                 replacements[expr] = _named_call(expr, named_constant(weight, f"{name}.weight"))
