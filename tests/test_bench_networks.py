@@ -20,7 +20,7 @@ from tvm_sparsewino.errors import ConfigError
 TESTS = Path(__file__).parent
 SERVE = TESTS.parent / "benchmarks" / "peers" / "serve.py"
 FAKE = TESTS / "fake_network_peer.py"
-FEW = ("--rounds", "2", "--seconds", "0", "--batch", "1", "--threads", "1", "--size", "64")
+FEW = ("--rounds", "2", "--seconds", "0", "--batch", "1", "--threads", "1", "--size", "224")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_run_is_recorded_reported_and_continued(small, tmp_path, capsys):
     assert "density 0.1 over the fastest dense peer" in text
     assert (tmp_path / "plot.png").exists()
     (key,) = [k for k in json.loads((tmp_path / "figures.json").read_text()) if k != "statistic"]
-    assert key == "alexnet 64x64 batch 1 threads 1"
+    assert key == "alexnet 224x224 batch 1 threads 1"
     # Nothing is left to do; the report can be had again.
     assert "0 of 1 races to run" in bench(capsys, record, *peers)[1]
     assert cli.main(["bench", "report", str(record)]) == 0
