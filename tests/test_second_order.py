@@ -103,6 +103,21 @@ def test_solution_on_a_support_beats_every_change_of_it(problem):
         assert layer_error(layer, moved, x, wanted) > best
 
 
+def test_refining_goes_down_to_the_solution(problem):
+    part = problem[3].normalised(0)
+    mask = part.choose(0.6, 20)
+    best = part.solve(mask) * part.size[:, None]
+
+    def value(w):
+        return float((w * (part.hessian @ w)).sum() - 2 * (w * part.target).sum())
+
+    start = part.old * mask
+    values = [value(part.refined(start, steps)) for steps in (0, 3, 10, 200)]
+    assert values[0] > values[1] > values[2] >= values[3]
+    assert values[3] == pytest.approx(value(best), rel=1e-6)
+    assert torch.equal(part.refined(start, 5) != 0, mask)
+
+
 def test_search_beats_dropping_the_smallest():
     # Where it counts: a spatially trained kernel under F(4,3), whose coefficients cancel.
     layer = WinogradConv2d(12, 12, 3, 4, padding=1, bias=False)
