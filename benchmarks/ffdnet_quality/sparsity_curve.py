@@ -38,7 +38,7 @@ def main():
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.6, 0.7, 0.8, 0.9, 0.95])
     parser.add_argument("--patches", type=int, default=32)
     parser.add_argument("--iterations", type=int, default=60)
-    parser.add_argument("--budget", choices=BUDGETS, default="global")
+    parser.add_argument("--budget", choices=BUDGETS, default="layer")
     parser.add_argument("--out", type=Path, default=HERE / "one_shot.jsonl")
     args = parser.parse_args()
     dense = load_ffdnet()
