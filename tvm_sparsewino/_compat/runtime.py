@@ -30,8 +30,13 @@ def make_target(options: Mapping[str, Any]) -> tvm.target.Target:
 
 def build_module(func: tir.PrimFunc, target: tvm.target.Target) -> Any:
     """Compile one PrimFunc; the result is indexed by its ``global_symbol``."""
-    build = tvm.compile if IS_RELAX_LINE else tvm.build
-    return build(tvm.IRModule({func.attrs["global_symbol"]: func}), target=target)
+    name = func.attrs["global_symbol"]
+    if IS_RELAX_LINE:
+        return tvm.compile(tvm.IRModule({name: func}), target=target)
+    # Keep off the passes for functions made of blocks, as operators in TE do.
+    return tvm.build(
+        tvm.IRModule({name: func.with_attr("from_legacy_te_schedule", True)}), target=target
+    )
 
 
 def inspect_asm(built: Any) -> str:
