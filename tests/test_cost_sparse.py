@@ -1,11 +1,14 @@
 """The cost model of the sparse direct convolution: what must hold whatever the constants are."""
 
+from dataclasses import astuple
+
 import pytest
 
-from tvm_sparsewino.config import ConvShape
+from tvm_sparsewino.config import ConvShape, LayerPlan
 from tvm_sparsewino.cost import Core
-from tvm_sparsewino.cost_sparse import predict_sparse_direct, ranked_sparse_direct
+from tvm_sparsewino.cost_sparse import memory_bytes, predict_sparse_direct, ranked_sparse_direct
 from tvm_sparsewino.errors import ShapeError
+from tvm_sparsewino.geometry_sparse import sparse_layout
 
 SHAPES = [
     ConvShape(1, 64, 56, 56, 256, 1),
@@ -37,6 +40,13 @@ def test_blockings_are_told_apart_and_ranked():
     costs = ranked_sparse_direct(SHAPES[2], 0.1, Core())
     assert len(costs) == len({cost.blocking for cost in costs}) > 3
     assert [c.cycles for c in costs] == sorted(c.cycles for c in costs)
+
+
+def test_large_maps_are_not_copied_whole():
+    shape = ConvShape(1, 64, 1080, 1920, 64, 3, (1, 1, 1, 1))
+    for cost in ranked_sparse_direct(shape, 0.1, Core()):
+        plan = LayerPlan("", shape, 0.1, "sparse_direct", 0, *astuple(cost.blocking))
+        assert memory_bytes(sparse_layout(plan, 8), Core()) < 4 * 2**20
 
 
 def test_two_threads_share_a_map_that_one_panel_would_hold():

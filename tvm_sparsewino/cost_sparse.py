@@ -24,6 +24,7 @@ FMAS_PER_CYCLE = 2.0
 LOADS_PER_CYCLE = 2.0
 L1_SHARE = 0.6  # of L1 that holds a tile's inputs; weights and sums pass through the rest
 L2_SHARE = 0.5  # of L2 that holds what a panel reads, and its sums
+MOST_L2 = 4  # times L2: panels whose scratch is larger are not compared
 FAR_SUMS = 3.0  # how much dearer a vector of sums is beyond L2
 ONE_LOAD = (2, 4)  # rows whose values are one load
 
@@ -109,9 +110,18 @@ def _blockings(shape: ConvShape, core: Core) -> Iterator[Blocking]:
             panel = sparse_layout(_plan(shape, Blocking(vectors, 0, 0, rows)), core.lanes).rows
             for k in dict.fromkeys(k_blocks):
                 for c in blocks:
-                    if (panel, k, c, rows) not in seen:
+                    blocking = Blocking(vectors, k, c, rows)
+                    if (panel, k, c, rows) not in seen and _is_small(shape, blocking, core):
                         seen.add((panel, k, c, rows))
-                        yield Blocking(vectors, k, c, rows)
+                        yield blocking
+
+
+def _is_small(shape: ConvShape, blocking: Blocking, core: Core) -> bool:
+    """Whether a thread needs little memory, or no smaller panel is compared."""
+    if blocking.panel_vectors == PANEL_VECTORS[0]:
+        return True
+    layout = sparse_layout(_plan(shape, blocking), core.lanes)
+    return memory_bytes(layout, core) <= MOST_L2 * core.l2_bytes
 
 
 def _plan(shape: ConvShape, blocking: Blocking) -> LayerPlan:
@@ -136,10 +146,9 @@ def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
     met = 0.0 if layout.in_place else _tile_floats(layout, tile) / CACHE_LINE
     met *= tasks * tile.count * layout.channels
     copied_lines = 2 * layout.scratch_size / CACHE_LINE * layout.channel_blocks
-    sums = tile.count * tile.vectors * layout.lanes * layout.k_block
-    read = layout.channel_block * layout.rows if layout.in_place else layout.scratch_size
-    kept = read + sums if layout.channel_blocks > 1 else layout.scratch_size
-    spills = kept * FLOAT_BYTES > L2_SHARE * core.l2_bytes
+    read = layout.channel_block * layout.rows if layout.in_place else 0
+    several = layout.channel_blocks > 1
+    spills = memory_bytes(layout, core) + several * read * FLOAT_BYTES > L2_SHARE * core.l2_bytes
     return SparseWork(
         steps * _step(layout, tile),
         steps * lines * missing + (0.0 if spills else met),
@@ -152,6 +161,13 @@ def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
         _far_lines(shape, core) / core.threads + (tasks * copied_lines + met if spills else 0.0),
         tasks,
     )
+
+
+def memory_bytes(layout: SparseLayout, core: Core) -> int:
+    """Bytes of a thread's scratch: copied rows, and sums that are put aside."""
+    tile = register_tile(layout, core.vector_registers)
+    sums = tile.count * tile.vectors * layout.lanes * (layout.k_block + 1)
+    return FLOAT_BYTES * (layout.scratch_size + (sums if layout.channel_blocks > 1 else 0))
 
 
 def _step(layout: SparseLayout, tile: Tile) -> float:
