@@ -87,28 +87,35 @@ def _module_path(node: Any) -> str:
     return str(stack[-1][0]).removeprefix("L['self'].") if stack else ""
 
 
-def _with_layer_names(mod: IRModule, program: Any) -> IRModule:
-    """Note which module every convolution came from, as an attribute of the function.
+# PyTorch's nodes of convolutions and of linear layers.
+_CONVS = ("convolution.default", "winograd_conv2d.default")
+_LINEARS = ("linear.default", "addmm.default", "mm.default", "bmm.default", "matmul.default")
 
-    The importer makes one convolution per node, in order; should it ever make another number, the
-    names are left out rather than put on the wrong layers.
+
+def _with_layer_names(mod: IRModule, program: Any) -> IRModule:
+    """Note which module every convolution and linear layer came from, as the function's attribute.
+
+    The importer makes one operator per node, in order; should it ever make another number, the
+    names of that kind are left out rather than put on the wrong layers.
     """
-    func = mod["main"]
-    paths = [_module_path(node) for node in program.graph.nodes if _is_conv(node)]
-    variables = list(_conv_variables(func))
-    if len(paths) == len(variables):
-        names = {variable: path for variable, path in zip(variables, paths, strict=True) if path}
-        mod["main"] = func.with_attr(LAYER_NAMES, names)
+    func, names = mod["main"], {}
+    kinds = ((_CONVS, ("relax.nn.conv", WINOGRAD)), (_LINEARS, ("relax.matmul",)))
+    for targets, operators in kinds:
+        paths = [_module_path(node) for node in program.graph.nodes if _calls(node, targets)]
+        variables = list(_variables(func, operators))
+        if len(paths) == len(variables):
+            names.update((v, path) for v, path in zip(variables, paths, strict=True) if path)
+    mod["main"] = func.with_attr(LAYER_NAMES, names)
     return mod
 
 
-def _is_conv(node: Any) -> bool:
-    name = getattr(node.target, "__name__", "")
-    return node.op == "call_function" and name in ("convolution.default", "winograd_conv2d.default")
+def _calls(node: Any, targets: tuple[str, ...]) -> bool:
+    return node.op == "call_function" and getattr(node.target, "__name__", "") in targets
 
 
-def _conv_variables(func: relax.Function) -> Iterable[str]:
+def _variables(func: relax.Function, operators: tuple[str, ...]) -> Iterable[str]:
+    """Variables of calls of operators whose names begin so."""
     for binding in Bindings(func).order:
         operator = getattr(getattr(binding.value, "op", None), "name", "")
-        if operator.startswith("relax.nn.conv") or operator == WINOGRAD:
+        if operator.startswith(operators):
             yield binding.var.name

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import tvm
 from relax_networks import const, evaluate, module, operators
 from rich.console import Console
@@ -232,6 +233,29 @@ def test_compiled_saved_loaded_and_listed(weight, rng, tmp_path):
     console = Console(width=200, record=True)
     console.print(plan_table(exe.plan))
     assert "2x 12>7" in console.export_text()
+
+
+class Classifier(torch.nn.Module):
+    """A convolution and linear layers, one of them called twice; a product of activations."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(2, 3, 3)
+        self.features = torch.nn.Sequential(torch.nn.Linear(12, 12), torch.nn.ReLU())
+        self.head = torch.nn.Linear(12, 5, bias=False)
+
+    def forward(self, x):
+        y = self.features(self.features(torch.flatten(self.conv(x), 1)))
+        return self.head(y) * torch.matmul(y, y.T).sum()
+
+
+def test_layers_have_the_names_of_their_modules():
+    network, x = Classifier().eval(), torch.randn(2, 2, 4, 4)
+    exe = driver.compile(driver.import_torch(network, (x,)), "native")
+    names = [layer.name for layer in exe.plan]
+    assert names == ["conv", "features.0", "features.0:2", "head"]
+    want = network(x).detach().numpy()
+    assert np.abs(exe(x.numpy()) - want).max() <= F32 * np.abs(want).max()
 
 
 def test_by_tvms_own_pipeline(weight, rng):
