@@ -221,6 +221,19 @@ def _conv(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> rela
     return result if len(operands) < 3 else onnx_conv.add_bias(builder, result, operands[2])
 
 
+def _product(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Expr:
+    """Gemm or MatMul by TVM; the product in it is named as the layer."""
+    result = importer.builder.emit(_by_tvm(importer, operands, node))
+    var = result
+    while isinstance(var, relax.Var):
+        call = importer.builder.lookup_binding(var)
+        name = getattr(getattr(call, "op", None), "name", "")
+        if name == "relax.matmul":
+            importer.named(var, node)
+        var = call.args[0] if name in ("relax.add", "relax.multiply") else None
+    return result
+
+
 def _conv_transpose(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Var:
     builder = importer.builder
     result = onnx_conv.conv_transpose(builder, operands, node.attributes)
@@ -284,6 +297,8 @@ _OWN: dict[str, Callable[[_Importer, Sequence[Any], GraphNode], relax.Expr]] = {
     "Clip": _clip,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
+    "Gemm": _product,
+    "MatMul": _product,
     "Max": _of_several(relax.op.maximum),
     "Min": _of_several(relax.op.minimum),
     "PRelu": _prelu,

@@ -15,6 +15,16 @@ from .bindings import Bindings
 from .ops import WINOGRAD, winograd_conv2d
 from .patterns import LAYER_NAMES
 
+# Nodes of PyTorch's graph, and what the importer makes of each of them.
+_CONVS = ("convolution.default", "winograd_conv2d.default")
+_CONV_OPERATORS = (
+    *(f"relax.nn.conv{rank}d{kind}" for rank in (1, 2, 3) for kind in ("", "_transpose")),
+    WINOGRAD,
+)
+_PRODUCTS = (
+    *("addmm.default", "mm.default", "bmm.default", "baddbmm.default"),
+    *("linear.default", "matmul.default"),
+)
 # Operands of torch.ops.sparsewino.winograd_conv2d, in order.
 _OPERANDS = ("x", "weight", "bias", "m", "r", "padding", "groups", "relu")
 
@@ -93,19 +103,21 @@ _LINEARS = ("linear.default", "addmm.default", "mm.default", "bmm.default", "mat
 
 
 def _with_layer_names(mod: IRModule, program: Any) -> IRModule:
-    """Note which module every convolution and linear layer came from, as the function's attribute.
+    """Note which module every convolution and every product came from, as an attribute of the
+    function.
 
-    The importer makes one operator per node, in order; should it ever make another number, the
-    names of that kind are left out rather than put on the wrong layers.
+    The importer makes one of them per node, in order; should it ever make another number of
+    either, the names of that kind are left out rather than put on the wrong layers.
     """
     func, names = mod["main"], {}
-    kinds = ((_CONVS, ("relax.nn.conv", WINOGRAD)), (_LINEARS, ("relax.matmul",)))
-    for targets, operators in kinds:
+    for targets, operators in ((_CONVS, _CONV_OPERATORS), (_PRODUCTS, ("relax.matmul",))):
         paths = [_module_path(node) for node in program.graph.nodes if _calls(node, targets)]
         variables = list(_variables(func, operators))
         if len(paths) == len(variables):
-            names.update((v, path) for v, path in zip(variables, paths, strict=True) if path)
-    mod["main"] = func.with_attr(LAYER_NAMES, names)
+            pairs = zip(variables, paths, strict=True)
+            names |= {variable: path for variable, path in pairs if path}
+    if names:
+        mod["main"] = func.with_attr(LAYER_NAMES, names)
     return mod
 
 
@@ -114,8 +126,6 @@ def _calls(node: Any, targets: tuple[str, ...]) -> bool:
 
 
 def _variables(func: relax.Function, operators: tuple[str, ...]) -> Iterable[str]:
-    """Variables of calls of operators whose names begin so."""
     for binding in Bindings(func).order:
-        operator = getattr(getattr(binding.value, "op", None), "name", "")
-        if operator.startswith(operators):
+        if getattr(getattr(binding.value, "op", None), "name", "") in operators:
             yield binding.var.name

@@ -172,3 +172,9 @@ def test_files_that_are_missing_or_something_else(tmp_path):
     (tmp_path / "text.pt2").write_text("hello")
     with pytest.raises(ImportFailed, match=r"text\.pt2: not an exported PyTorch program"):
         driver.import_exported(tmp_path / "text.pt2")
+
+
+def test_linear_layers_keep_their_names():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2, bias=False))
+    mod = driver.import_torch(net.eval(), (torch.zeros(5, 3),))
+    assert [p.name for p in plan(mod, "llvm")] == ["0", "2"]

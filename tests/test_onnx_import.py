@@ -305,3 +305,14 @@ def test_compile_with_shapes(tmp_path, rng, capsys):
     assert "expected NAME=N,C,H,W" in capsys.readouterr().err
     assert cli.main(["compile", "net.pt2", "-o", str(out), "--shape", "x=1,3,9,9"]) == 4
     assert "--shape is for .onnx files" in capsys.readouterr().err
+
+
+def test_linear_layers_keep_their_names(rng):
+    shapes = {"first.weight": (4, 3), "bias": (4,), "second": (4, 2)}
+    tensors = {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
+    nodes = [
+        helper.make_node("Gemm", ["x", "first.weight", "bias"], ["a"], name="first", transB=1),
+        helper.make_node("MatMul", ["a", "second"], ["y"], name="second"),
+    ]
+    mod = driver.import_onnx(model(nodes, {"x": (5, 3)}, {"y": None}, tensors))
+    assert [p.name for p in plan(mod, "llvm")] == ["first", "second"]
