@@ -227,7 +227,9 @@ def test_plans_that_do_not_fit_are_refused(u, rng):
             SparsifyConvs((other,), TARGET)(before)
     weight = rng.standard_normal((K, C, 1, 1)).astype("float32")
     pointwise = module(lambda b, x: conv(b, x, weight, padding=0), SHAPE)
-    with pytest.raises(ConfigError, match=r"layer 'conv': the plan was made for .* r=3.* is .* r=1"):
+    with pytest.raises(
+        ConfigError, match=r"layer 'conv': the plan was made for .* r=3.* is .* r=1"
+    ):
         SparsifyConvs((layer,), TARGET)(pointwise)
     weight = np.zeros((3, 3, C, K), "float32")
     other = module(lambda b, x: conv(b, x, weight, kernel_layout="HWIO"), SHAPE)
