@@ -11,8 +11,12 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from tvm_sparsewino.nn.experiments.matrix import read_records
+from tvm_sparsewino.nn.experiments.reading import build
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "pruning.md"
@@ -30,9 +34,11 @@ def main() -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All records of a folder."""
-    paths = sorted(folder.glob("*.jsonl"))
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    """All records of a folder; settings that are newer than a record have their defaults."""
+    records = [record for path in sorted(folder.glob("*.jsonl")) for record in read_records(path)]
+    for record in records:
+        record["experiment"] = asdict(build(record["experiment"]))
+    return records
 
 
 def page(text: str, records: Sequence[Mapping[str, Any]]) -> str:

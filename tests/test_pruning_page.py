@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,12 @@ def test_other_options_are_other_rows(pages):
 def test_intervals_of_many_runs_use_the_normal_quantile(pages):
     assert pages.interval([0.0, 1.0] * 8) == "+0.50 (+0.25 to +0.75)"
     assert pages.interval([1.0]) == "+1.00"
+
+
+def test_records_older_than_a_setting_are_of_the_same_row(pages, tmp_path):
+    old, new = record(1, "white", 98.0), record(2, "white", 98.5, filters=0.0)
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(old)}\n{json.dumps(new)}\n")
+    assert "| 1, 2 |" in pages.table(pages.read(tmp_path)).splitlines()[2]
 
 
 def test_cost_is_left_out_where_it_was_not_measured(pages):
