@@ -21,7 +21,7 @@ from .geometry_linear import (
 INDEX_BYTES = 2
 # Weights beyond this size come from memory in every call, smaller ones from the last cache.
 NEAR_BYTES = 12 * 2**20
-NEAR_RATE, FAR_RATE = 15.0, 3.7  # bytes per cycle
+NEAR_RATE, FAR_RATE = 20.0, 5.5  # bytes per cycle
 NONZERO_CYCLES = 0.5  # per nonzero: value and number of its input
 VECTOR_CYCLES = 1.2  # per nonzero and vector of rows
 SLICE_CYCLES = 25.0  # mispredicted exit, first latency
