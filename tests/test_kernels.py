@@ -223,7 +223,7 @@ def test_a_plan_without_a_kernel_is_refused():
 
 def test_a_shape_without_a_kernel_is_refused():
     case = Case(conv(5, 5, padding=(3, 1, 1, 1)))
-    with pytest.raises(ShapeError, match=r"must be four numbers in 0\.\.2"):
+    with pytest.raises(ShapeError, match="is not less than its filter, 3"):
         build_conv(case.plan, PLAIN, (((1,), "int32"),) * 4, 8, 16)
 
 

@@ -180,3 +180,21 @@ def test_coefficients_are_the_transformed_filter(rng, m, r):
     want = reference.winograd_weight(weight, cook_toom(m, r))
     # Rounded once from float64; the order of the sums may differ in the last bits of that.
     np.testing.assert_allclose(got, want, rtol=2**-23, atol=1e-12)
+
+
+def test_the_sparse_direct_kernel_must_be_clearly_ahead():
+    shape = ConvShape(1, 256, 56, 56, 64, 1)
+    chosen = {}
+    for share in np.linspace(0.1, 1.0, 19):
+        weight = np.zeros(64 * 256, np.float32)
+        weight[: round(share * weight.size)] = 1.0
+        options = planner.spatial_options(shape, weight.reshape(64, 256, 1, 1), CPU, CONFIG)
+        by_name = {option.algorithm: option.cost.cycles for option in options}
+        gain = by_name["dense_direct"] / by_name["sparse_direct"]
+        chosen[gain] = options[0].algorithm
+    assert {a for gain, a in chosen.items() if gain > planner.CAUTION["sparse_direct"]} == {
+        "sparse_direct"
+    }
+    assert {a for gain, a in chosen.items() if 1 < gain < planner.CAUTION["sparse_direct"]} == {
+        "dense_direct"
+    }

@@ -3,7 +3,8 @@
 What must happen is counted (steps, in cycles that keep the load ports busy: every input is read
 from memory; what surrounds the steps of a slice; lines that come from L2 where a tile's inputs
 outgrow L1; sums that wait between blocks of input channels; copies of the input rows; outputs) and
-multiplied by prices, which ``benchmarks/kernels/direct.py --fit`` fits to measured kernels.
+multiplied by prices, which were chosen near the least squares over what
+``benchmarks/kernels/direct.py`` measures.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def starts(
 
     Args:
         problem: the layer.
-        options: what the planner compares, cheapest first.
+        options: what the planner compares, best first.
         target: the CPU.
         threads: threads of a call.
     """
