@@ -10,13 +10,23 @@ from typing import Any
 
 _PUBLIC = {
     "FoldBatchNorm": "fold_batch_norm",
+    "RewriteLinears": "rewrite_linear",
     "SparsifyConvs": "rewrite_conv",
+    "SplitTransposed": "split_transposed",
     "ToNCHW": "to_nchw",
     "plan": "plan_layers",
     "sparsewino_pipeline": "pipeline",
 }
 
-__all__ = ["FoldBatchNorm", "SparsifyConvs", "ToNCHW", "plan", "sparsewino_pipeline"]
+__all__ = [
+    "FoldBatchNorm",
+    "RewriteLinears",
+    "SparsifyConvs",
+    "SplitTransposed",
+    "ToNCHW",
+    "plan",
+    "sparsewino_pipeline",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,9 @@ import sys
 import pytest
 import tvm
 
+import tvm_sparsewino
 from tvm_sparsewino import relay, tvmc
-from tvm_sparsewino._compat import aliasing, require_relay
+from tvm_sparsewino._compat import aliasing, line, require_relay
 from tvm_sparsewino.cli import tvmc as command
 from tvm_sparsewino.errors import MissingExtra
 
@@ -67,3 +68,9 @@ TREE = """\
 def test_accesses_that_are_described_as_apart(stored, may_meet):
     store = f"store float %2, ptr %3, align 4, !tbaa !5\n!5 = !{{!{stored}, !{stored}, i64 0}}\n"
     assert aliasing.accesses_may_meet(LOAD + store + TREE) is may_meet
+
+
+def test_what_needs_relax_says_so_on_the_other_line(monkeypatch):
+    monkeypatch.setattr(line, "IS_RELAX_LINE", False)
+    with pytest.raises(MissingExtra, match="is of the Relay line; this needs apache-tvm 0"):
+        _ = tvm_sparsewino.load

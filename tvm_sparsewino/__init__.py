@@ -21,6 +21,8 @@ _PUBLIC = {
     "load": "loading",
     "tune": "driver",
 }
+# Of these, the modules that compile and run with Relax.
+_NEED_RELAX = frozenset(("driver", "loading", "session"))
 
 __all__ = [
     "CompileConfig",
@@ -41,7 +43,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    module = _PUBLIC[name]
+    if module in _NEED_RELAX:
+        importlib.import_module("._compat", __name__).require_relax()
+    return getattr(importlib.import_module(f".{module}", __name__), name)
 
 
 def __dir__() -> list[str]:

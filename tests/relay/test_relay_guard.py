@@ -8,7 +8,9 @@ from importlib import metadata
 import pytest
 from relay_networks import HOST
 
+import tvm_sparsewino
 from tvm_sparsewino._compat import check_aliasing
+from tvm_sparsewino.errors import MissingExtra
 
 PROGRAM = """
 import sys, tvm
@@ -32,3 +34,9 @@ def test_an_unrepaired_build_is_refused():
     command = [sys.executable, "-c", PROGRAM, target]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.startswith("TargetError the code generator of this TVM")
+
+
+@pytest.mark.parametrize("name", ["compile", "import_onnx", "load", "Session"])
+def test_what_needs_relax_says_so(name):
+    with pytest.raises(MissingExtra, match=r"is of the Relay line; this needs apache-tvm 0\.26"):
+        getattr(tvm_sparsewino, name)

@@ -30,6 +30,7 @@ from .line import (
     VERSION,
     ScheduleError,
     T,
+    require_relax,
     require_relay,
     tir,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "prefetch",
     "prim_func",
     "ramp",
+    "require_relax",
     "require_relay",
     "runtime_files",
     "runtime_tensor",

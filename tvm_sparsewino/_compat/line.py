@@ -52,6 +52,19 @@ def require_relay() -> None:
         )
 
 
+def require_relax() -> None:
+    """Refuse to go on where TVM is of the line before Relax.
+
+    Raises:
+        MissingExtra: it is; the message names both versions.
+    """
+    if not IS_RELAX_LINE:
+        raise MissingExtra(
+            f"the installed TVM {VERSION} is of the Relay line; this needs apache-tvm 0.26 or "
+            "0.27. For Relay there are tvm_sparsewino.relay and sparsewino-tvmc (docs/relay.md)"
+        )
+
+
 __all__ = [
     "IS_RELAX_LINE",
     "IS_SCHEDULED",
@@ -62,6 +75,7 @@ __all__ = [
     "Schedule",
     "ScheduleError",
     "T",
+    "require_relax",
     "require_relay",
     "tir",
 ]
