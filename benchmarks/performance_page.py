@@ -1,8 +1,9 @@
-"""Write the tables of docs/performance.md from the kept record of the layers' benchmark.
+"""Write the tables of docs/performance.md from the kept records of layers and networks.
 
     python benchmarks/performance_page.py
 
-The record is what ``sparsewino bench layers`` wrote; text outside of the marks stays as it is.
+The records are what ``sparsewino bench layers`` and ``sparsewino bench networks`` wrote; text
+outside of the marks stays as it is.
 """
 
 from __future__ import annotations
@@ -13,27 +14,62 @@ from typing import Any
 
 from tvm_sparsewino.bench import figures, records
 from tvm_sparsewino.bench.figures import HEADLINE_DENSITY, best_tile, fastest_of, times
+from tvm_sparsewino.bench.network_figures import figures as network_ratios
+from tvm_sparsewino.bench.network_records import network_races
 from tvm_sparsewino.bench.peers import DENSE_RIVALS, PEERS, SPARSE_RIVALS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RECORD = ROOT / "benchmarks" / "results" / "layers.jsonl"
+NETWORKS = ROOT / "benchmarks" / "results" / "networks.jsonl"
 BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
+NETWORKS_BEGIN, NETWORKS_END = "<!-- networks -->\n", "<!-- end of networks -->\n"
 STATISTIC = "ms"  # the median
 
 
 def main() -> None:
-    PAGE.write_text(page(PAGE.read_text(), RECORD))
+    PAGE.write_text(page(PAGE.read_text(), RECORD, NETWORKS))
 
 
-def page(text: str, record: Path) -> str:
-    """``text`` with the tables of ``record`` between its marks."""
-    races = records.races(records.read_lines(record))
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
+def page(text: str, layers: Path, networks: Path) -> str:
+    """``text`` with the tables of both records between its marks."""
+    races = records.races(records.read_lines(layers))
     places = sorted({(key.batch, key.threads) for key in races})
     tables = [table(races, batch, threads) for batch, threads in places]
-    return before + BEGIN + "\n".join([conditions(races), *tables]) + END + after
+    text = _between(text, (BEGIN, END), "\n".join([conditions(races), *tables]))
+    return _between(text, (NETWORKS_BEGIN, NETWORKS_END), network_table(networks))
+
+
+def _between(text: str, marks: tuple[str, str], content: str) -> str:
+    before, rest = text.split(marks[0])
+    return before + marks[0] + content + marks[1] + rest.split(marks[1])[1]
+
+
+def network_table(record: Path) -> str:
+    """Markdown of all networks: ms of a call, ratios, peak memory of the processes."""
+    names = [peer.name for peer in PEERS if peer.name != "ncnn"] + ["ours 1", "ours 0.1"]
+    head = [
+        "network, batch, threads",
+        *names,
+        "x dense",
+        "x DeepSparse 90 %",
+        "MiB, ours 0.1 / 1 / OpenVINO",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for key, race in network_races(records.read_lines(record)).items():
+        known = {result["name"]: result for result in race["results"]}
+        cells = [f"{known[n][STATISTIC]:.1f}" if n in known else "" for n in names]
+        ratios = network_ratios(race, STATISTIC)
+        for rival in ("the fastest dense peer", "deepsparse-sparse90"):
+            ratio = ratios.get(f"density 0.1 over {rival}")
+            cells.append(f"{ratio:.1f}" if ratio else "")
+        peaks = [
+            known[n]["memory"]["peak"] for n in ("ours 0.1", "ours 1", "openvino") if n in known
+        ]
+        cells.append(" / ".join(f"{peak:.0f}" for peak in peaks))
+        place = f"{key.network}, {key.batch}, {key.threads}"
+        lines.append("| " + " | ".join([place, *cells]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def conditions(races: Mapping[Any, Any]) -> str:

@@ -17,5 +17,6 @@ def load():
 def test_the_page_is_what_the_record_says():
     pages = load()
     text = pages.PAGE.read_text()
-    assert pages.page(text, pages.RECORD) == text
+    assert pages.page(text, pages.RECORD, pages.NETWORKS) == text
     assert "| 64>64@56x56 |" in text
+    assert "| resnet18, 1, 1 |" in text

@@ -49,10 +49,5 @@ def summarise_networks(races: NetworkRaces, statistic: str = "ms") -> dict[str, 
     }
 
 
-def _peak(result: Mapping[str, Any] | None) -> float | None:
-    """Peak memory, None of someone who did not take part or could not tell."""
-    return result and result["memory"]["peak"]
-
-
 def _densities(results: Iterable[Mapping[str, Any]]) -> list[float]:
     return [r["asked_density"] for r in results if "asked_density" in r]
