@@ -109,7 +109,7 @@ def _batch_norm(
     if not (isinstance(value, relax.TupleGetItem) and value.index == 0):
         return None
     constants = [bindings.constant(arg) for arg in call.args[1:]]
-    if any(c is None or c.shape != (channels,) for c in constants):
+    if any(c is None or c.dtype != np.float32 or c.shape != (channels,) for c in constants):
         return None
     gamma, beta, mean, variance = (c.astype(np.float64) for c in constants)
     if (variance + float(call.attrs.epsilon) <= 0).any():

@@ -13,7 +13,7 @@ import numpy as np
 from tvm import relax
 from tvm.ir import IRModule, Op
 
-from .._compat import constant_array
+from .._compat import constant_array, tir
 
 # The elementwise operators that constants are commonly wrapped in by frontends.
 _ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
@@ -74,11 +74,14 @@ class Bindings:
         if not (isinstance(expr, relax.Call) and isinstance(expr.op, Op)):
             return None
         if expr.op.name == "relax.reshape":
-            data = self.constant(expr.args[0])
-            return None if data is None else data.reshape([int(d) for d in expr.ty.shape.values])
+            data, shape = self.constant(expr.args[0]), getattr(expr.ty.shape, "values", None)
+            if data is None or shape is None or not all(isinstance(d, tir.IntImm) for d in shape):
+                return None
+            return data.reshape([int(d) for d in shape])
         if expr.op.name in _ELEMENTWISE:
             operands = [self.constant(arg) for arg in expr.args]
-            if all(operand is not None for operand in operands):
+            # NumPy divides integers into floats, TVM into integers.
+            if all(o is not None and o.dtype in (np.float32, np.bool_) for o in operands):
                 return _ELEMENTWISE[expr.op.name](*operands)
         return None
 

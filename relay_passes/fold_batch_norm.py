@@ -85,7 +85,7 @@ def _scaled_weights(value: relax.Expr, bindings: Bindings) -> Scaled | None:
         attrs = value.attrs
         fits = attrs.groups == 1 and (attrs.kernel_layout, attrs.out_layout) == ("IOHW", "NCHW")
     elif is_call_to(value, _MATMUL):
-        axis, fits = 1, len(value.args[0].ty.shape.values) == 2
+        axis, fits = 1, int(value.args[0].ty.ndim) == 2
     else:
         return None
     weight = _constant(value.args[1], bindings)

@@ -97,11 +97,6 @@ def _module_path(node: Any) -> str:
     return str(stack[-1][0]).removeprefix("L['self'].") if stack else ""
 
 
-# PyTorch's nodes of convolutions and of linear layers.
-_CONVS = ("convolution.default", "winograd_conv2d.default")
-_LINEARS = ("linear.default", "addmm.default", "mm.default", "bmm.default", "matmul.default")
-
-
 def _with_layer_names(mod: IRModule, program: Any) -> IRModule:
     """Note which module every convolution and every product came from, as an attribute of the
     function.

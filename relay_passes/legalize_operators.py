@@ -129,18 +129,20 @@ def _layer_norm(lanes: int, builder: relax.BlockBuilder, call: relax.Call) -> re
 
 # Where nearest neighbours of whole enlargements are those of integer division.
 _CENTRED = ("half_pixel", "pytorch_half_pixel")
-_NO_TIES = ("", "round", "round_prefer_floor", "round_prefer_ceil")
+_NO_TIES = ("round", "round_prefer_floor", "round_prefer_ceil")
 
 
 def _enlarge(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr | None:
     """Nearest neighbours, as many whole times as large."""
     attrs, (h, w) = call.attrs, _shape(call.args[0])[2:4]
     mode, rounding = attrs.coordinate_transformation_mode, attrs.rounding_method
-    oh, ow = (int(n) for n in call.ty.shape.values[2:])
-    divides = (mode in _CENTRED and rounding in _NO_TIES) or (mode, rounding) == (
-        "asymmetric",
-        "floor",
-    )
+    try:
+        oh, ow = static_shape(call, "output")[2:]
+    except ShapeError:
+        return None
+    # TVM takes no rounding method as "floor".
+    floored = mode == "asymmetric" and rounding in ("", "floor")
+    divides = (mode in _CENTRED and rounding in _NO_TIES) or floored
     fits = attrs.layout == "NCHW" and attrs.method == "nearest_neighbor" and divides
     if not fits or oh % h or ow % w:
         return None

@@ -10,6 +10,7 @@ from tvm import relax
 from ..config import Epilogue
 from ..config_linear import LinearShape
 from ..errors import ShapeError
+from ..geometry import INDEX_LIMIT
 from .bindings import Bindings
 from .ops import is_call_to, static_shape
 from .patterns import LAYER_NAMES
@@ -94,6 +95,8 @@ def _site(name: str, var: relax.Var, call: relax.Call, weight: np.ndarray) -> Li
         return LinearSite(name, var, call, reason="it has no elements")
     leading = data[:-1]
     shape = LinearShape(int(np.prod(leading, dtype=int)), *weight.shape)
+    if 2 * shape.n * max(weight.shape) >= INDEX_LIMIT:  # kernels round rows up to whole vectors
+        return LinearSite(name, var, call, reason="its tensors are too large for 32-bit indices")
     return LinearSite(name, var, call, leading, shape, np.ascontiguousarray(weight.T))
 
 

@@ -18,6 +18,7 @@ from ..schedules.target import CpuTarget
 from .bindings import Bindings, is_graph, map_functions, replaced
 from .linear_ops import packed_linear
 from .linear_patterns import LinearMatch, LinearSite, find_linears, match_linear
+from .plans import plans_by_name
 
 
 def plan_linears(mod: IRModule, cpu: CpuTarget, threads: int = 1) -> tuple[LinearPlan, ...]:
@@ -54,11 +55,11 @@ class RewriteLinears:
         cpu: the target.
 
     Raises:
-        ConfigError: the plan does not fit a layer.
+        ConfigError: the plan names a layer twice, or does not fit a layer.
     """
 
     def __init__(self, plan: Iterable[AnyPlan], cpu: CpuTarget) -> None:
-        self.plans = {p.name: p for p in plan if isinstance(p, LinearPlan)}
+        self.plans = plans_by_name(tuple(p for p in plan if isinstance(p, LinearPlan)))
         self.cpu = cpu
 
     def transform_module(self, mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:

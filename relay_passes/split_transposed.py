@@ -21,8 +21,8 @@ class SplitTransposed:
 
     ``conv2d_transpose(x, w)`` of stride s and an r x r filter becomes a convolution of stride 1
     with K s^2 output channels and filters of ceil(r / s) taps per dimension, one set for every
-    remainder of the output's position by s, then a permutation that puts them in place, and where
-    the padding needs it a crop. With r = s, as in U-Nets, it is a 1x1 convolution.
+    remainder of the output's position by s, then a permutation that puts them in place and a
+    crop to the output. With r = s, as in U-Nets, it is a 1x1 convolution.
 
     Checked: constant weights, NCHW, dilation 1, a known shape; others stay as they are. The
     convolution keeps the layer's name. TVM's own lowering multiplies with the zeros between the

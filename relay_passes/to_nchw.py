@@ -20,7 +20,7 @@ _UNARY = frozenset(
         *("abs", "ceil", "clip", "erf", "exp", "floor", "log", "negative", "round", "rsqrt"),
         *("sigmoid", "sqrt", "square", "tanh"),
         *("nn.gelu", "nn.gelu_tanh", "nn.leakyrelu", "nn.relu", "nn.relu6", "nn.selu", "nn.silu"),
-        *("nn.softplus", "nn.dropout"),
+        "nn.softplus",
     )
 )
 _BINARY = frozenset(

@@ -83,7 +83,7 @@ def schedule_block(sch: Any, block: Any, lanes: int, shared: int = 0) -> Pending
     if not reduction and not shared:
         outer, inner = _flattened(sch, block, [*outer, inner], lanes)
     taps = math.prod(loop_extent(sch, loop) for loop in reduction)
-    if reduction and taps <= UNROLLED:
+    if reduction and 0 < taps <= UNROLLED:  # an unknown extent counts as 0
         # Sums stay in registers; LLVM makes vectors of the loop around, whatever its extent.
         sch.reorder(*outer, inner, *reduction)
         for loop in reduction:
@@ -92,11 +92,12 @@ def schedule_block(sch: Any, block: Any, lanes: int, shared: int = 0) -> Pending
     if reduction:
         sch.reorder(*outer, *reduction, inner)
     phases = divisors_of(sch, block, inner) if not reduction else set()
-    if len(phases) == 1 and loop_extent(sch, inner) % min(phases) == 0:
+    extent = loop_extent(sch, inner)
+    if len(phases) == 1 and extent and extent % min(phases) == 0:
         # Enlarged rows: LLVM reads whole vectors and interleaves what it stores.
         _, phase = sch.split(inner, [None, min(phases)])
         sch.unroll(phase)
-    elif loop_extent(sch, inner) % lanes == 0:
+    elif extent and extent % lanes == 0:
         rest, vector = sch.split(inner, [None, lanes])
         sch.vectorize(vector)
         if not reduction and _tasks(sch, outer) < FEW_TASKS:

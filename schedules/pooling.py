@@ -40,7 +40,7 @@ def max_pool(x: te.Tensor, pool: Pool) -> te.Tensor:
 
 
 def average_pool(x: te.Tensor, pool: Pool) -> te.Tensor:
-    """The mean of every window."""
+    """The mean of every window; 0 for one that is wholly outside."""
     sums = _windows(x, pool, te.sum, tir.const(0.0, "float32"))
     (h, w), one = (int(x.shape[2]), int(x.shape[3])), tir.const(1.0, "float32")
 
@@ -48,8 +48,8 @@ def average_pool(x: te.Tensor, pool: Pool) -> te.Tensor:
         first = i * pool.stride[axis] - pool.padding[axis]
         last = first + pool.window[axis]
         if pool.count_padding:
-            return tir.min(last, size + pool.padding[axis + 2]) - first
-        return tir.min(last, size) - tir.max(first, 0)
+            return tir.max(tir.min(last, size + pool.padding[axis + 2]) - first, 1)
+        return tir.max(tir.min(last, size) - tir.max(first, 0), 1)
 
     whole = _is_whole(pool, (h, w))
 

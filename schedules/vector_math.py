@@ -3,8 +3,9 @@
 LLVM has no vector code for these functions: in a vectorised loop it calls the C library for every
 lane, 5 to 20 times as slow. Here e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where
 the Taylor polynomial of degree 7 is exact to 5e-9; ln 2 is subtracted in two parts (Cody and Waite,
-Software Manual for the Elementary Functions, 1980). exp is off by 3e-7 of its value at most, the
-others by 3e-7; erf is formula 7.1.26 of Abramowitz and Stegun, Handbook of Mathematical Functions.
+Software Manual for the Elementary Functions, 1980). exp is off by 3e-7 of its value, by 8e-7 just
+below overflow, the others by 3e-7; erf is formula 7.1.26 of Abramowitz and Stegun, Handbook of
+Mathematical Functions.
 Operands appear many times in what is returned; LLVM computes them once.
 """
 

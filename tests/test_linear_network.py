@@ -122,6 +122,12 @@ def test_a_symbolic_batch_is_left(weight):
     tvm.ir.assert_structural_equal(compiled(mod, [layer]), mod)
 
 
+def test_a_layer_beyond_32_bit_indices_is_left(weight):
+    mod = module(lambda b, x: matmul(b, x, weight), (2**27, 12))
+    (layer,) = plan(mod, CPU)
+    assert layer.algorithm == "left" and "too large for 32-bit indices" in layer.reason
+
+
 def test_a_layer_called_twice_has_two_names(weight):
     square = np.eye(12, dtype=np.float32)
     names = {"a": "fc", "b": "fc"}

@@ -141,6 +141,8 @@ POOLS = [
     ((5, 30), (5, 5), (1, 2), (1, 1), (2, 2, 2, 2), False),
     ((12, 12), (3, 3), (2, 2), (2, 2), (1, 1, 1, 1), False),
 ]
+# The last window of rows and columns has nothing of the map.
+OUTSIDE = ((6, 6), (2, 2), (3, 3), (1, 1), (0, 0, 0, 0), True)
 
 
 def pooled(x, window, stride, dilation, padding, output, kind, count_padding):
@@ -156,16 +158,21 @@ def pooled(x, window, stride, dilation, padding, output, kind, count_padding):
         if kind == "max":
             want[:, :, y, z] = inside.max((2, 3))
             continue
-        counted = [sum(r < h + padding[2] for r in rows), sum(s < w + padding[3] for s in columns)]
+        counted = [
+            max(sum(r < h + padding[2] for r in rows), 1),
+            max(sum(s < w + padding[3] for s in columns), 1),
+        ]
         count = math.prod(counted) if count_padding else inside[0, 0].size
-        want[:, :, y, z] = inside.sum((2, 3)) / count
+        want[:, :, y, z] = inside.sum((2, 3)) / max(count, 1)
     return want
 
 
 @pytest.mark.parametrize(
     ("kind", "pool"),
     [("max", pool) for pool in POOLS]
-    + [(kind, p) for kind in ("mean", "mean counting") for p in POOLS if p[3] == (1, 1)],
+    + [
+        (kind, p) for kind in ("mean", "mean counting") for p in [*POOLS, OUTSIDE] if p[3] == (1, 1)
+    ],
     ids=str,
 )
 def test_pooling(pool, kind, rng):
@@ -202,7 +209,10 @@ def test_other_layouts_are_left_to_tvm(operator, rng):
 
 
 @pytest.mark.parametrize("size", [(10, 12), (15, 18), (5, 18), (10, 6), (3, 2)])
-@pytest.mark.parametrize(("mode", "rounding"), [("half_pixel", "round"), ("asymmetric", "floor")])
+@pytest.mark.parametrize(
+    ("mode", "rounding"),
+    [("half_pixel", "round"), ("half_pixel", ""), ("asymmetric", "floor"), ("asymmetric", "")],
+)
 def test_nearest_neighbours(size, mode, rounding, rng):
     """Whole enlargements are ours, the rest TVM's; both against the formula. No size has ties."""
     x = numbers(rng, 2, 3, 5, 6)
@@ -210,7 +220,7 @@ def test_nearest_neighbours(size, mode, rounding, rng):
     for old, new in zip(x.shape[2:], size, strict=True):
         i = np.arange(new)
         if mode == "half_pixel":
-            place = np.floor((i + 0.5) * old / new - 0.5 + 0.5)
+            place = np.floor((i + 0.5) * old / new - (0.0 if rounding else 0.5))
         else:
             place = np.floor(i * old / new + 1e-9)
         picked.append(np.clip(place.astype(int), 0, old - 1))

@@ -5,7 +5,7 @@ import pytest
 import torch
 import tvm
 from relax_networks import conv, evaluate, module, winograd
-from tvm import relax
+from tvm import relax, tirx
 
 from tvm_sparsewino import reference
 from tvm_sparsewino._compat import IS_SCHEDULED, make_target, runtime_tensor, virtual_machine
@@ -187,6 +187,13 @@ def test_steps_share_the_outer_loops_of_the_last(tmp_path):
         sparsewino_pipeline(dump_dir=tmp_path)(module(build, (1, 16, 40, 40)))
     text = (tmp_path / "05_schedule_rest.py").read_text()
     assert text.count("T.parallel") == 1 and "in T.parallel(T.int64(320))" in text
+
+
+@pytest.mark.parametrize("operator", [relax.op.sum, relax.op.nn.softmax])
+def test_extents_that_are_not_known_are_left_alone(operator):
+    m = tirx.Var("m", "int64")
+    text = text_of(lambda b, x: b.emit(operator(x, axis=1)), (4, m))
+    assert "T.unroll" not in text and "T.vectorized" not in text
 
 
 def test_enlarged_rows_are_interleaved(tmp_path):

@@ -19,7 +19,6 @@ from .geometry import CACHE_LINE, ceil_div, check_shape
 from .geometry_sparse import SparseLayout, Tile, register_tile, sparse_layout
 
 FLOAT_BYTES = 4
-STEP_BYTES = 8  # of a nonzero: its value and its offset
 FMA_LATENCY = 4.0
 FMAS_PER_CYCLE = 2.0
 LOADS_PER_CYCLE = 2.0

@@ -21,9 +21,9 @@ from .structure import detect_structure
 TILES = (2, 4, 6)
 WINOGRAD_FILTERS = (3, 5)  # that spatial weights are transformed for
 UNSTRUCTURED = "unstructured"
-# How much dearer than predicted a way counts when ways are compared. Prices of the sparse kernels are
-# fitted where they are wanted, at few nonzeros; near the density at which dense kernels take as long
-# they were measured up to so many times as slow as predicted.
+# How much dearer than predicted a way counts when ways are compared. Prices of the sparse kernels
+# are fitted where they are wanted, at few nonzeros; near the density at which dense kernels take as
+# long they were measured up to so many times as slow as predicted.
 CAUTION = {"sparse_direct": 1.2, "sparse_winograd": 1.25}
 
 

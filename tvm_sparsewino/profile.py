@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ._compat import virtual_machine
 from .artefact import Description
 from .config import Epilogue, LayerPlan
@@ -163,7 +165,4 @@ def _bytes(tensor: Any) -> int:
     size = 1
     for extent in tensor.shape:
         size *= int(extent)
-    return size * _ITEM_BYTES.get(str(tensor.dtype), 4)
-
-
-_ITEM_BYTES = {"float32": 4, "int32": 4, "int64": 8, "bool": 1, "uint8": 1, "int8": 1, "uint16": 2}
+    return size * np.dtype(str(tensor.dtype)).itemsize

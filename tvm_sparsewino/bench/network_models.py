@@ -24,7 +24,6 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "alexnet": {},
     "mobilenet_v2": {},
 }
-DEFAULT = ("resnet18", "resnet50", "vgg16", "mobilenet_v2")
 _CALIBRATION = 4  # images over which BatchNorm's statistics are taken
 DENSE, SPARSE = "dense.onnx", "sparse.onnx"
 PROGRAM = "dense.pt2"
