@@ -24,7 +24,7 @@ UNSTRUCTURED = "unstructured"
 # How much dearer than predicted a way counts when ways are compared. Prices of the sparse kernels
 # are fitted where they are wanted, at few nonzeros; near the density at which dense kernels take as
 # long they were measured up to so many times as slow as predicted.
-CAUTION = {"sparse_direct": 1.2, "sparse_winograd": 1.25}
+CAUTION = {"sparse_direct": 1.27, "sparse_winograd": 1.27}
 
 
 @dataclass(frozen=True)
