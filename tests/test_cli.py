@@ -282,6 +282,13 @@ def test_a_run_is_never_overwritten(recipe, tmp_path, capsys):
     assert recipe == [({}, tmp_path.name, True)]
 
 
+def test_results_need_a_folder(recipe, tmp_path, capsys):
+    (tmp_path / "x").write_text("")
+    for more in ((), ("--resume",)):
+        assert "x is a file" in failed(capsys, "train", "ffdnet", "--out", tmp_path / "x", *more)
+    assert recipe == []
+
+
 def test_a_classifier_is_trained_from_a_file_and_settings(tmp_path, capsys):
     config = tmp_path / "c.json"
     config.write_text('{"network_options": {"widths": [3, 4], "hidden": 8}, "cost": false}')
@@ -306,6 +313,8 @@ def test_a_classifier_is_trained_from_a_file_and_settings(tmp_path, capsys):
         (("--config", "a.json", "--matrix", "b.json"), "give one of them"),
         (("--records", "a.jsonl"), "--records is of a --matrix"),
         (("--data", "nowhere", "--set", "data=mnist"), "nowhere has no train-images"),
+        (("--data", "5", "--set", "data=mnist"), "5 has no train-images"),
+        (("--data", 'a"b', "--set", "data=mnist"), 'a"b has no train-images'),
     ],
 )
 def test_training_options_that_do_not_fit(arguments, match, tmp_path, capsys):

@@ -173,6 +173,13 @@ def test_folders_that_cannot_be_used(tmp_path):
         load_data("folders", tmp_path / "empty")
 
 
+def test_parts_have_the_same_classes(tmp_path):
+    write_folders(tmp_path)
+    (tmp_path / "val" / "cat").rename(tmp_path / "val" / "cow")
+    with pytest.raises(WeightsError, match=r"only in training: \['cat'\], .* test: \['cow'\]"):
+        load_data("folders", tmp_path)
+
+
 def test_a_batch_depends_on_the_step_alone():
     data = source(23)
     batches = Batches(data, 4, 3, Augment(shift=2, flip=True))

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from tvm_sparsewino.errors import ConfigError
+from tvm_sparsewino.nn import distributed
 from tvm_sparsewino.nn.distributed import Ranks, find_device, fingerprint
 from tvm_sparsewino.nn.experiments import reading, run_experiment
 
@@ -130,10 +132,50 @@ def test_fingerprints_see_every_value():
     assert fingerprint(model) != before
 
 
+def with_gpus(monkeypatch, number):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+
+
 def test_devices(monkeypatch):
+    with_gpus(monkeypatch, 3)
     assert find_device("cpu") == torch.device("cpu")
     assert find_device("cuda:1") == torch.device("cuda", 1)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    assert find_device("cuda") == torch.device("cuda", 2)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_device("cuda") == find_device("auto") == torch.device("cuda", 2)
+    with_gpus(monkeypatch, 0)
     assert find_device("auto") == torch.device("cpu")
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    for name in ("gpu", "cuda:x", "", "meta"):
+        with pytest.raises(ConfigError, match=f'device must be "auto".* got {name!r}'):
+            find_device(name)
+    with_gpus(monkeypatch, 0)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(ConfigError, match="cuda:0 is not there: PyTorch sees 0 GPUs"):
+        find_device("cuda")
+    with_gpus(monkeypatch, 2)
+    for name in ("cuda:2", "cuda", "auto"):
+        monkeypatch.setenv("LOCAL_RANK", "2")
+        with pytest.raises(ConfigError, match="cuda:2 is not there: PyTorch sees 2 GPUs"):
+            find_device(name)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_shared_statistics_are_exact_in_half_precision(dtype, monkeypatch):
+    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 1)
+    monkeypatch.setattr(distributed, "all_reduce", lambda x: x)
+    kept = torch.promote_types(dtype, torch.float32)
+    # A mean far from zero: in half precision the variance would be noise.
+    x = (torch.randn(16, 3, 8, 8) + 30).to(dtype)
+    shared = nn.BatchNorm2d(3, dtype=kept)
+    shared.__class__ = distributed.SharedBatchNorm2d
+    want = nn.BatchNorm2d(3, dtype=torch.float64)
+    y, expected = shared(x), want(x.double())
+    assert y.dtype == dtype and shared.running_var.dtype == kept
+    # Rounding of float32 sums of numbers of 30, and of y itself.
+    assert torch.allclose(shared.running_mean.double(), want.running_mean, rtol=1e-5)
+    assert torch.allclose(shared.running_var.double(), want.running_var, rtol=1e-5)
+    error = (y.double() - expected).abs()
+    assert bool((error <= torch.finfo(dtype).eps * expected.abs() + 1e-4).all())

@@ -1,7 +1,9 @@
 """Experiments with classifiers: what they are, what comes out, that a kill changes nothing."""
 
 import dataclasses
+import datetime
 import json
+import os
 import sys
 from contextlib import nullcontext
 
@@ -9,11 +11,20 @@ import pytest
 import torch
 from torch import nn
 
-from tvm_sparsewino.errors import ConfigError, MissingExtra, PruneError
+from tvm_sparsewino.errors import ConfigError, MissingExtra, PruneError, WeightsError
 from tvm_sparsewino.nn import WinogradConv2d
+from tvm_sparsewino.nn.calibration import is_calibrated
 from tvm_sparsewino.nn.data import ArraySource
 from tvm_sparsewino.nn.distributed import Ranks, fingerprint
-from tvm_sparsewino.nn.experiments import networks, read_experiment, reading, run_experiment
+from tvm_sparsewino.nn.experiments import (
+    cost,
+    curves,
+    networks,
+    read_experiment,
+    reading,
+    run,
+    run_experiment,
+)
 from tvm_sparsewino.nn.experiments.cost import measure_cost
 from tvm_sparsewino.nn.experiments.methods import METHODS, converted, prune_config, starting_point
 from tvm_sparsewino.nn.experiments.networks import make_network
@@ -89,6 +100,25 @@ def dense_weights(folder):
     return path
 
 
+def test_weights_that_do_not_load(finished, tmp_path):
+    folder, e, path = finished[1], experiment(cost=True), tmp_path / "weights.pt"
+    with pytest.raises(WeightsError, match=r"weights\.pt: there is no such file"):
+        load_network(e, path)
+    whole = (folder / "weights.pt").read_bytes()
+    for cut in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(WeightsError, match=r"weights\.pt: not a PyTorch state dict"):
+            load_network(e, path)
+    for foreign in ([1], {"conv1.weight": 3}, {1: torch.zeros(1)}):
+        torch.save(foreign, path)
+        with pytest.raises(WeightsError, match="expected a dict of tensors by name"):
+            load_network(e, path)
+    for foreign in ({}, {"conv1.weight": torch.zeros(1)}):
+        torch.save(foreign, path)
+        with pytest.raises(WeightsError, match=r"weights\.pt: "):
+            load_network(e, path)
+
+
 def test_a_seed_gives_the_same_run_and_another_one_another(finished, tmp_path):
     record, folder = finished
     again = run_experiment(experiment(), tmp_path / "a", progress=False)
@@ -102,6 +132,47 @@ def test_a_seed_gives_the_same_run_and_another_one_another(finished, tmp_path):
     assert other["dense"]["step"] == 10 and other["tune"]["step"] == 2
     with pytest.raises(ConfigError, match="holds another run"):
         run_experiment(experiment(seed=3), tmp_path / "c", progress=False)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '"x"', "3", b"\xff"])
+def test_a_folder_that_does_not_say_what_it_is_of(text, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=r"config\.json does not say which run"):
+        run_experiment(experiment(), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"prune__method": "best"}, "prune.method must be one of"),
+        ({"prune__options": {"colour": 1}}, "unknown"),
+        ({"prune__options": {"start_step": 100}}, "steps must satisfy"),
+        ({"prune__method": "white", "prune__options": {"structure": "x"}}, "structure must be"),
+        ({"prune__method": "one-shot", "prune__options": {"budget": "x"}}, "options.budget must"),
+        ({"prune__method": "coarse", "prune__options": {"candidates": 0}}, "options.candidates"),
+        ({"prune__keep": ["conv9"]}, "'conv9' is no convolution"),
+        ({"prune__tile": 3}, "tile"),
+        ({"tune__epochs": 0}, "tune.epochs is 0"),
+        ({"batch": 5000}, "batch must be 1 to 1347"),
+        ({"network_options": {"hidden": "x"}}, "does not take"),
+    ],
+)
+def test_what_does_not_fit_is_found_before_anything_is_done(changes, match, tmp_path):
+    with pytest.raises(ConfigError, match=match):
+        run_experiment(experiment(**changes), tmp_path / "new", progress=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_are_kept_before_they_are_measured(finished, tmp_path, monkeypatch):
+    def broken(*args):
+        raise Killed
+
+    monkeypatch.setattr(run, "make_record", broken)
+    with pytest.raises(Killed):
+        e = experiment(prune__method="dense")
+        run_experiment(e, tmp_path, finished[1] / "dense", progress=False)
+    load_network(experiment(prune__method="dense"), tmp_path / "weights.pt")
 
 
 @pytest.mark.parametrize("method", sorted({*METHODS, "dense", "continued"} - {"winograd-relu"}))
@@ -220,6 +291,13 @@ def test_toml_without_a_reader(tmp_path, monkeypatch):
         ('{"precision": "int8"}', "precision must be one of"),
         ('{"seed": -1}', "seed must be in"),
         ('{"save_every": 0}', "save_every"),
+        ('{"batch": 0}', "batch must be at least 1"),
+        ('{"image_size": 0}', "image_size must be at least 1"),
+        ('{"shift": -1}', "shift must be at least 0"),
+        ('{"tune": {"average": 1.0}}', r"average must be in \[0, 1\), got 1"),
+        ('{"tune": {"cut": -1}}', "cut must be at least 0"),
+        ('{"tune": {"epochs": Infinity}}', "epochs must be at least 0 and finite"),
+        ('{"tune": {"epochs": NaN}}', "epochs must be at least 0 and finite"),
     ],
 )
 def test_files_that_do_not_fit(text, match, tmp_path):
@@ -227,6 +305,11 @@ def test_files_that_do_not_fit(text, match, tmp_path):
     path.write_text(text)
     with pytest.raises(ConfigError, match=match):
         read_experiment(path)
+
+
+def test_dates_are_no_settings():
+    with pytest.raises(ConfigError, match=r"settings are numbers, texts.*date"):
+        reading.overridden({"seed": datetime.date(2020, 1, 2)}, ())
 
 
 def test_settings_that_do_not_fit(tmp_path):
@@ -292,6 +375,13 @@ def test_networks_that_cannot_be_made():
         make_network("lenet", {}, grey())
     with pytest.raises(ConfigError, match="does not take"):
         make_network("lenet5", {"depth": 3}, grey())
+    for options in ({"widths": 3}, {"widths": [1, 2, 3]}, {"hidden": -1}, {"kernel": "5"}):
+        with pytest.raises(ConfigError, match="network 'lenet5' does not take"):
+            make_network("lenet5", options, grey())
+    with pytest.raises(ConfigError, match=r"'small-vgg' does not take .* images \[1, 3, 3\]"):
+        make_network("small-vgg", {}, grey(3))
+    with pytest.raises(ConfigError, match="'small-resnet' does not take"):
+        make_network("small-resnet", {"widths": []}, grey())
     with pytest.raises(ConfigError, match="at least 12x12"):
         make_network("lenet5", {}, grey(10))
     with pytest.raises(ConfigError, match="at least 16x16"):
@@ -315,7 +405,10 @@ def test_methods_that_cannot_be_prepared():
         (Pruning("best"), "prune.method must be one of"),
         (Pruning(keep=("conv9",)), "'conv9' is no convolution"),
         (Pruning(options={"colour": 1}), r"prune.options: unknown \['colour'\]"),
+        (Pruning(options={"sparsity": 0.5}), r"prune.options: unknown \['sparsity'\]"),
         (Pruning("one-shot", options={"l1": 1}), r"unknown \['l1'\]"),
+        (Pruning("one-shot", options={"iterations": 2.5}), r"options\.iterations must be a whole"),
+        (Pruning("coarse", options={"structure": "x"}), r"options\.structure must be one of"),
     ):
         with pytest.raises(ConfigError, match=match):
             starting_point(model, pruning, images[0], images)
@@ -344,6 +437,22 @@ def test_options_go_over_the_methods_own():
     config = prune_config(Pruning("authors", 4, 0.9, ramp=0.5, every=7, options={"l1": 0.25}), 40)
     assert (config.l1, config.every, config.end_step) == (0.25, 1, 20)
     assert config.parameters == "plain"
+
+
+def test_the_schedule_fits_whatever_its_length():
+    late = Pruning(start=1.0, ramp=1.0)
+    for steps in (1, 2, 40):
+        config = prune_config(late, steps)
+        assert (config.start_step, config.end_step) == (steps - 1, steps)
+    # An option that fits the real schedule alone.
+    own = Pruning("white", 2, options={"start_step": 100, "end_step": 200})
+    model, images = make_network("lenet5", {}, grey()), [torch.randn(2, 1, 16, 16)]
+    starting_point(model, own, images[0], images)
+    assert prune_config(own, 400).start_step == 100
+    measured = Pruning("white", 2, options={"criterion": "activation", "parameters": "kept"})
+    start = starting_point(model, measured, images[0], images)
+    assert is_calibrated(start.conv2)
+    assert not is_calibrated(starting_point(model, own, images[0], images).conv2)
 
 
 def test_decay_spares_normalisation_and_winograd_has_its_own_rate():
@@ -411,7 +520,6 @@ def test_half_precision_takes_a_gpu(tmp_path):
 
 
 def test_memory_is_none_where_the_system_does_not_tell(monkeypatch, tmp_path):
-    cost = sys.modules[measure_cost.__module__]
     monkeypatch.setattr(cost, "_STATUS", tmp_path / "nothing")
     monkeypatch.setattr(cost, "_REPEATS", 1)
     setting = Setting(
@@ -423,6 +531,37 @@ def test_memory_is_none_where_the_system_does_not_tell(monkeypatch, tmp_path):
     )
     model = make_network("lenet5", {}, grey())
     assert measure_cost(setting, model, model)["memory_ratio"] is None
+
+
+class Deadly(nn.Linear):
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_memory_is_none_where_the_measuring_process_dies():
+    batch = (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
+    assert cost._peak(Deadly(3, 2), batch, torch.device("cpu")) is None
+
+
+def test_curves_keep_zeros():
+    rows = [{"step": 0, "sparsity": 0.0}, {"step": 4}, {"step": 8, "sparsity": 0.5}]
+    assert curves._points(rows, 10, "sparsity") == [(10, 0.0), (18, 0.5)]
+    assert curves._points(rows, 0, "loss") == []
+
+
+@pytest.mark.parametrize("warn_only", [True, False])
+def test_determinism_is_put_back(warn_only, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    try:
+        with run._deterministic(torch.device("cuda")):
+            assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == warn_only
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_largest_stable_rates_of_methods(finished):

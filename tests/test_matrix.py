@@ -1,6 +1,9 @@
 """Many experiments from one file, and what is kept of them."""
 
 import json
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -44,10 +47,36 @@ def test_all_combinations_each_once():
     assert "seed" not in TABLE["base"]
 
 
-@pytest.mark.parametrize("table", [{}, {"base": {}}, {"base": {}, "runs": {}}, {"runs": []}])
+@pytest.mark.parametrize(
+    "table",
+    [
+        {},
+        {"base": {}},
+        {"base": {}, "runs": {}},
+        {"runs": []},
+        {"base": 3, "runs": []},
+        {"base": {}, "runs": [{}, 3]},
+        {"base": {}, "runs": [["seed"]]},
+    ],
+)
 def test_another_form_is_refused(table):
     with pytest.raises(ConfigError, match='a matrix has "base"'):
         expand(table)
+
+
+def test_dates_are_no_settings():
+    for table in (
+        {"base": {"seed": date(2020, 1, 2)}, "runs": [{}]},
+        {"base": {}, "runs": [{"prune.options": {"every": date(2020, 1, 2)}}]},
+    ):
+        with pytest.raises(ConfigError, match="settings are numbers"):
+            expand(table)
+
+
+def test_a_file_without_base_is_refused_by_name(tmp_path):
+    path = write(tmp_path / "m.json", {"runs": [{}]})
+    with pytest.raises(ConfigError, match=r'm\.json: a matrix has "base"'):
+        run_matrix(path, tmp_path / "out", tmp_path / "r.jsonl", settings=("seed=1",))
 
 
 def write(path, table=TABLE):
@@ -83,6 +112,41 @@ def test_a_matrix_that_was_stopped_goes_on(tmp_path, monkeypatch):
     # One dense network per seed.
     assert len(list(out.glob("*-start-*"))) == 2
     assert len({r["dense"]["accuracy"] for r in found if r["experiment"]["seed"] == 1}) == 1
+
+
+def test_a_record_goes_on_its_own_line(tmp_path, monkeypatch):
+    records = tmp_path / "r.jsonl"
+    table = {**TABLE, "runs": [{"seed": [1, 2]}]}
+    monkeypatch.setattr(matrix, "run_experiment", lambda e, *_, **__: {"experiment": asdict(e)})
+    args = (write(tmp_path / "m.json", table), tmp_path / "out", records)
+    run_matrix(*args, progress=False)
+    first, _ = records.read_text().splitlines()
+    records.write_text(first)
+    assert len(run_matrix(*args, progress=False)) == 2
+    assert len(read_records(records)) == 2
+
+
+def test_all_runs_share_one_group_of_processes(tmp_path, monkeypatch):
+    events = []
+
+    @contextmanager
+    def group(device):
+        events.append(f"join {device}")
+        yield
+        events.append("leave")
+
+    def ran(experiment, *args, **options):
+        events.append(experiment.seed)
+        return {"experiment": asdict(experiment)}
+
+    monkeypatch.setattr(matrix, "joined", group)
+    monkeypatch.setattr(matrix, "run_experiment", ran)
+    table = {**TABLE, "runs": [{"seed": [1, 2], "device": "cpu"}]}
+    args = (write(tmp_path / "m.json", table), tmp_path / "out", tmp_path / "r.jsonl")
+    run_matrix(*args, progress=False)
+    assert events == ["join cpu", 1, 2, "leave"]
+    # Nobody is waited for where nothing is missing.
+    assert len(run_matrix(*args, progress=False)) == 2 and len(events) == 4
 
 
 def test_settings_go_over_the_file(tmp_path):

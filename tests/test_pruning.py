@@ -362,3 +362,23 @@ def test_what_cannot_be_pruned():
     for sparsity in (1.0, -0.1, float("nan"), "half"):
         with pytest.raises(ConfigError, match=r"sparsity must be in \[0, 1\)"):
             PruneConfig(sparsity=sparsity)
+
+
+@pytest.mark.parametrize("unknown", [float("inf"), -float("inf"), float("nan")])
+def test_gradients_of_a_skipped_step_count_as_zero(unknown):
+    config = PruneConfig(
+        0.6, "authors", end_step=1, parameters="plain", max_threshold_factor=10.0, every=1
+    )
+    start = small_net(calibrated=False)
+    weights = []
+    for value in (0.0, unknown):
+        model = copy.deepcopy(start)
+        pruner = NativePruner(model, config)
+        for layer in pruner.layers.values():
+            layer.weight.grad = torch.ones_like(layer.weight)
+            layer.weight.grad[::2] = value
+        pruner.step()
+        weights.append([x.weight.detach() for x in pruner.layers.values()])
+        assert all(zeros(x) == pytest.approx(0.6, abs=0.01) for x in pruner.layers.values())
+    for have, want in zip(weights[1], weights[0], strict=True):
+        assert torch.equal(have, want)

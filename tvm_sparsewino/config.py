@@ -164,6 +164,10 @@ class PruneConfig(_Checked):
             f"criterion must be one of {CRITERIA}, got {self.criterion!r}",
         )
         _check(self.budget in BUDGETS, f"budget must be one of {BUDGETS}, got {self.budget!r}")
+        for name in ("start_step", "end_step", "every"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            _check(whole, f"{name} must be a whole number, got {value!r}")
         _check(
             0 <= self.start_step <= self.end_step, "steps must satisfy 0 <= start_step <= end_step"
         )

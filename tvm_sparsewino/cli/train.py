@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     experiments = require("tvm_sparsewino.nn.experiments", "train")
     settings = list(arguments.set)
     if arguments.data is not None:
-        settings.append(f"data_folder={arguments.data}")
+        settings.append(f"data_folder={json.dumps(str(arguments.data))}")
     if arguments.matrix is None:
         _one(experiments, arguments, settings)
     else:
@@ -75,6 +76,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError("--config is of one run, --matrix of many: give one of them")
     if arguments.records is not None and arguments.matrix is None:
         raise ConfigError("--records is of a --matrix")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ConfigError(f"--out {arguments.out} is a file, not a folder")
     if not arguments.resume and arguments.out.exists() and any(arguments.out.iterdir()):
         raise ConfigError(
             f"{arguments.out} is not empty: add --resume to go on with the run in it, "

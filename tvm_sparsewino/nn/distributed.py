@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce
 
-from ..errors import PruneError
+from ..errors import ConfigError, PruneError
+
+_DEVICES = 'device must be "auto", "cpu", "cuda" or "cuda:N"'
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,18 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over the images of all processes, on any device.
 
     PyTorch's own (SyncBatchNorm) needs a GPU. All processes must have equally many images. A
-    ``BatchNorm2d`` becomes one, and one again a ``BatchNorm2d``, by its class alone.
+    ``BatchNorm2d`` becomes one, and one again a ``BatchNorm2d``, by its class alone. Statistics are
+    float32 at least, as PyTorch's are, also of maps in half precision.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W], normalised."""
+        """[N, C, H, W], normalised, in the dtype of ``x``."""
         if not self.training:
             return super().forward(x)
         count = dist.get_world_size()
-        mean = all_reduce(x.mean((0, 2, 3))) / count
-        variance = all_reduce((x - mean[:, None, None]).square().mean((0, 2, 3))) / count
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = all_reduce(exact.mean((0, 2, 3))) / count
+        variance = all_reduce((exact - mean[:, None, None]).square().mean((0, 2, 3))) / count
         with torch.no_grad():
             number = count * x.numel() / x.shape[1]
             self.num_batches_tracked += 1
@@ -98,7 +102,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             self.running_var.lerp_(variance * (number / (number - 1)), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
-        return x * scale[:, None, None] + shift[:, None, None]
+        return (exact * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -131,9 +135,31 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
 
 def find_device(wanted: str) -> torch.device:
-    """The device of this process: "auto" takes a GPU where there is one, each process its own."""
-    if wanted not in ("auto", "cuda"):
-        return torch.device(wanted)
-    if wanted == "auto" and not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    """The device of this process: "auto" takes a GPU where there is one, each process its own.
+
+    Args:
+        wanted: "auto", "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        ConfigError: another name, or a GPU that is not there.
+    """
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _named_device(wanted)
+    if device.type == "cpu":
+        return device
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+    if index >= there:
+        raise ConfigError(f"device cuda:{index} is not there: PyTorch sees {there} GPUs")
+    return torch.device("cuda", index)
+
+
+def _named_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"{_DEVICES}, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"{_DEVICES}, got {name!r}")
+    return device

@@ -176,7 +176,8 @@ def l1_penalty(layers: Iterable[WinogradConv2d]) -> Tensor:
 def _gradient_of_u(name: str, layer: WinogradConv2d) -> Tensor:
     if layer.weight.grad is None:
         raise PruneError(f"layer {name!r} has no gradient: step() goes before zero_grad()")
-    return layer.weight.grad * layer.scale
+    # A step that a loss scaler skipped leaves infinity: nothing is known of that gradient.
+    return torch.nan_to_num(layer.weight.grad, nan=0.0, posinf=0.0, neginf=0.0) * layer.scale
 
 
 def _per_coordinate(values: Any, like: Tensor) -> Tensor:

@@ -68,12 +68,7 @@ class Batches:
     _order: tuple[int, Tensor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        number = len(self.source.labels)
-        if not 1 <= self.batch <= number or self.batch % self.ranks:
-            raise ConfigError(
-                f"batch must be 1 to {number} and a multiple of {self.ranks} ranks, got "
-                f"{self.batch!r}"
-            )
+        check_batch(self.batch, len(self.source.labels), self.ranks)
         self.mean, self.deviation = _statistics(self.source)
         self._worker = ThreadPoolExecutor(1)
 
@@ -131,6 +126,18 @@ class Batches:
             generator = torch.Generator().manual_seed(_mix(self.seed, 0, epoch))
             self._order = epoch, torch.randperm(len(self.source.labels), generator=generator)
         return self._order[1][place * self.batch : (place + 1) * self.batch]
+
+
+def check_batch(batch: int, number: int, ranks: int = 1) -> None:
+    """Whether ``ranks`` processes can share batches of ``batch`` out of ``number`` images.
+
+    Raises:
+        ConfigError: a batch that is larger than the source or that the ranks do not divide.
+    """
+    if not 1 <= batch <= number or batch % ranks:
+        raise ConfigError(
+            f"batch must be 1 to {number} and a multiple of {ranks} ranks, got {batch!r}"
+        )
 
 
 def _mix(seed: int, stream: int, number: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from ...errors import ConfigError, MissingExtra
+from ...errors import ConfigError, MissingExtra, WeightsError
 from .digits import load_digits
 from .folders import load_folders
 from .idx import load_idx
@@ -34,7 +34,7 @@ def load_data(
         ConfigError: an unknown name, no folder where one is needed, or an option that the set
             does not have.
         MissingExtra: no folder given and the package is not installed.
-        WeightsError: files that are missing or damaged.
+        WeightsError: files that are missing or damaged, or parts with different classes.
     """
     if name not in DATA_SETS:
         raise ConfigError(f"data must be one of {DATA_SETS}, got {name!r}")
@@ -47,10 +47,22 @@ def load_data(
     if name == "folders":
         if folder is None:
             raise ConfigError("data 'folders' needs a folder with train/ and val/")
-        sizes = {} if size is None else {"size": size}
-        return load_folders(Path(folder), True, **sizes), load_folders(Path(folder), False, **sizes)
+        return _folders(Path(folder), {} if size is None else {"size": size})
     path = Path(folder) if folder is not None else _installed(name)
     return load_idx(path, True), load_idx(path, False)
+
+
+def _folders(folder: Path, options: dict[str, int]) -> tuple[ImageSource, ImageSource]:
+    train, test = (load_folders(folder, part, **options) for part in (True, False))
+    # Each part numbers its own classes: labels mean the same only where the names are the same.
+    if train.names != test.names:
+        only_train = sorted(set(train.names) - set(test.names))
+        only_test = sorted(set(test.names) - set(train.names))
+        raise WeightsError(
+            f"{folder}: training and test images need the same classes, only in training: "
+            f"{only_train}, only in the test: {only_test}"
+        )
+    return train, test
 
 
 def _installed(name: str) -> Path:

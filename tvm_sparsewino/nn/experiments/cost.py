@@ -7,6 +7,8 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,8 @@ def measure_cost(setting: Setting, dense: nn.Module, pruned: nn.Module) -> dict[
 
     Time: the two alternate; medians, and the median of the ratios of neighbours. CPU time on CPUs,
     so that other work on the machine disturbs little. Memory: the peak over what the network and
-    the batch take; on CPUs that of a process of its own, and None where the system does not tell.
+    the batch take; on CPUs that of a process of its own, and None where the system does not tell or
+    that process ends before it answers, as one that gets too little memory does.
 
     Args:
         setting: of the experiment.
@@ -88,10 +91,13 @@ def _peak(model: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device) 
         return None
     model.zero_grad(set_to_none=True)
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        # As arrays: tensors would be shared with this process, not copied.
-        arrays = [x.numpy() for x in batch]
-        return pool.apply(_peak_here, (model, arrays, torch.get_num_threads()))
+    # As arrays: tensors would be shared with this process, not copied.
+    arrays = [x.numpy() for x in batch]
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(_peak_here, model, arrays, torch.get_num_threads()).result()
+        except BrokenProcessPool:
+            return None
 
 
 def _peak_here(model: nn.Module, arrays: list[Any], threads: int) -> int:

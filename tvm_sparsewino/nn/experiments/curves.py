@@ -21,12 +21,11 @@ def draw_curves(record: Mapping[str, Any], path: Path) -> None:
     panels = figure.subplots(3, 1, sharex=True)
     start = 0
     for phase, rows in record["curves"].items():
-        steps = [start + row["step"] for row in rows]
         for panel, name in zip(panels, ("loss", "accuracy", "sparsity"), strict=True):
-            known = [(x, row[name]) for x, row in zip(steps, rows, strict=True) if row.get(name)]
+            known = _points(rows, start, name)
             if known:
                 panel.plot(*zip(*known, strict=True), marker=".", label=phase)
-        start = steps[-1] if steps else start
+        start += rows[-1]["step"] if rows else 0
     for panel, name in zip(
         panels, ("training loss", "test accuracy, %", "share of zeros"), strict=True
     ):
@@ -42,3 +41,8 @@ def draw_curves(record: Mapping[str, Any], path: Path) -> None:
     )
     with replacing(path) as beside:
         figure.savefig(beside, format="png")
+
+
+def _points(rows: list[Mapping[str, Any]], start: int, name: str) -> list[tuple[int, float]]:
+    """Step, counted from ``start``, and figure, of the rows that have it."""
+    return [(start + row["step"], row[name]) for row in rows if row.get(name) is not None]

@@ -4,40 +4,58 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError, in_context
 from ...files import replacing
+from ..distributed import find_device, joined
 from .reading import build, overridden, put, read_table
 from .record import identity
 from .run import run_experiment
 from .settings import Experiment
 
 
-def expand(table: Mapping[str, Any]) -> list[Experiment]:
+def expand(table: Mapping[str, Any], settings: Sequence[str] = ()) -> list[Experiment]:
     """The experiments of a matrix, in order, each once.
 
     ``{"base": EXPERIMENT, "runs": [{"seed": [1, 2], "prune.sparsity": [0.9, 0.95]}, ...]}``: each
     entry of ``runs`` stands for all combinations of its settings, the first one varying slowest;
     a setting that is no list is the same in all.
 
+    Args:
+        table: as above.
+        settings: ``key=value``, over what the base says.
+
     Raises:
         ConfigError: another form, or settings that do not fit.
     """
-    if set(table) != {"base", "runs"} or not isinstance(table["runs"], list):
-        raise ConfigError('a matrix has "base" and a list "runs", nothing else')
+    if not _is_matrix(table):
+        raise ConfigError(
+            'a matrix has "base", a table, and "runs", a list of tables, nothing else'
+        )
+    base = overridden(table["base"], settings)
     found: dict[str, Experiment] = {}
-    for entry in table["runs"]:
+    for entry in [overridden(x, ()) for x in table["runs"]]:
         choices = [v if isinstance(v, list) else [v] for v in entry.values()]
         for values in itertools.product(*choices):
-            data = overridden(table["base"], ())
+            data = overridden(base, ())
             for key, value in zip(entry, values, strict=True):
                 put(data, key, value)
             experiment = build(data)
             found.setdefault(identity(experiment), experiment)
     return list(found.values())
+
+
+def _is_matrix(table: Mapping[str, Any]) -> bool:
+    return (
+        set(table) == {"base", "runs"}
+        and isinstance(table["base"], Mapping)
+        and isinstance(table["runs"], list)
+        and all(isinstance(entry, Mapping) for entry in table["runs"])
+    )
 
 
 def run_matrix(
@@ -66,17 +84,18 @@ def run_matrix(
     out_dir, records = Path(out_dir), Path(records)
     table = read_table(path)
     with in_context(str(path)):
-        table = {**table, "base": overridden(table.get("base", {}), settings)}
-        experiments = expand(table)
-    for experiment in experiments:
-        if identity(experiment) in _by_identity(records):
-            continue
-        name = run_name(experiment)
-        dense = out_dir / dense_name(experiment)
-        with in_context(name):
-            record = run_experiment(experiment, out_dir / name, dense, progress=progress)
-        if record:
-            _add(records, record)
+        experiments = expand(table, settings)
+    known = _by_identity(records)
+    missing = [e for e in experiments if identity(e) not in known]
+    # All processes look before they meet, so that they agree; one group of them for all runs.
+    with joined(find_device(missing[0].device)) if missing else nullcontext():
+        for experiment in missing:
+            name = run_name(experiment)
+            dense = out_dir / dense_name(experiment)
+            with in_context(name):
+                record = run_experiment(experiment, out_dir / name, dense, progress=progress)
+            if record:
+                _add(records, record)
     known = _by_identity(records)
     return [known[identity(e)] for e in experiments if identity(e) in known]
 
@@ -117,6 +136,8 @@ def _by_identity(path: Path) -> dict[str, dict[str, Any]]:
 def _add(path: Path, record: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     before = path.read_text() if path.exists() else ""
+    if before and not before.endswith("\n"):  # edited by hand
+        before += "\n"
     with replacing(path) as beside:
         beside.write_text(before + json.dumps(record) + "\n")
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...config import PruneConfig
+from ...config import BUDGETS, PATTERNS, PruneConfig
 from ...errors import ConfigError, PruneError
 from ..calibration import calibrate, winograd_layers
 from ..coarse import prune_best_of
@@ -49,6 +49,8 @@ _AT_ONCE = {
     ONE_SHOT: {"structure", "budget", "iterations"},
     COARSE: {"structure", "candidates"},
 }
+# Whole numbers among those choices, and the least of each.
+_LEAST = {"iterations": 1, "candidates": 1}
 # Not pruned at all: what the others are compared with.
 UNPRUNED = ("dense", "continued")
 
@@ -93,14 +95,11 @@ def starting_point(
             and masks are still to be loaded.
 
     Raises:
-        ConfigError: an unknown method or option.
+        ConfigError: an unknown method, or an option that there is not or that does not fit.
         PruneError: the network has no convolution that can be pruned, or for "winograd-relu" none
             with a ReLU of its own in front.
     """
-    if settings.method not in METHODS:
-        raise ConfigError(
-            f"prune.method must be one of {(*METHODS, *UNPRUNED)}, got {settings.method!r}"
-        )
+    options = chosen_options(settings)
     if settings.filters:
         with evaluation(dense):
             dense = prune_filters(dense, settings.filters, (image,))
@@ -114,7 +113,7 @@ def starting_point(
         return model
     if settings.method in _AT_ONCE:
         model = _at_once(model, dense, settings, batches)
-    elif prune_config(settings, 1).criterion == "activation":
+    elif options.get("criterion") == "activation":
         calibrate(model, batches)
     return model
 
@@ -122,11 +121,7 @@ def starting_point(
 def _at_once(
     model: nn.Module, dense: nn.Module, settings: Pruning, batches: Sequence[Tensor]
 ) -> nn.Module:
-    known = _AT_ONCE[settings.method]
-    unknown = sorted(set(settings.options) - known)
-    if unknown:
-        raise ConfigError(f"prune.options: unknown {unknown}, there are {sorted(known)}")
-    options = {**METHODS[settings.method], **settings.options}
+    options = chosen_options(settings)
     if settings.method == ONE_SHOT:
         return prune_one_shot(model, batches, settings.sparsity, **options)
     with torch.no_grad(), evaluation(dense):
@@ -140,6 +135,51 @@ def _at_once(
     with evaluation(model):
         prune_best_of(model, settings.sparsity, harm=harm, **options)
     return model
+
+
+def chosen_options(settings: Pruning) -> dict[str, Any]:
+    """The method's own options with those of the experiment over them.
+
+    Raises:
+        ConfigError: an unknown method or option, or for methods that prune at once a value that
+            does not fit. Values of the others are :class:`~tvm_sparsewino.config.PruneConfig`'s.
+    """
+    method = settings.method
+    if method not in METHODS:
+        raise ConfigError(f"prune.method must be one of {(*METHODS, *UNPRUNED)}, got {method!r}")
+    # Sparsity is a setting of its own.
+    known = _AT_ONCE.get(method, {f.name for f in fields(PruneConfig)} - {"sparsity"})
+    unknown = sorted(set(settings.options) - known)
+    if unknown:
+        raise ConfigError(f"prune.options: unknown {unknown}, there are {sorted(known)}")
+    options = {**METHODS[method], **settings.options}
+    if method in _AT_ONCE:
+        for name, value in options.items():
+            _check_value(name, value)
+    return options
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Of an option of a method that prunes at once."""
+    if name in _LEAST:
+        least = _LEAST[name]
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        wanted = f"a whole number >= {least}"
+    else:
+        names = PATTERNS if name == "structure" else BUDGETS
+        fits, wanted = value in names, f"one of {names}"
+    if not fits:
+        raise ConfigError(f"prune.options.{name} must be {wanted}, got {value!r}")
+
+
+def check_schedule(settings: Pruning, steps: int) -> None:
+    """Refuse a schedule over ``steps`` steps that :func:`pruner_of` would refuse.
+
+    Raises:
+        ConfigError: as :func:`prune_config`.
+    """
+    if settings.method not in _AT_ONCE:
+        prune_config(settings, steps)
 
 
 def pruner_of(model: nn.Module, settings: Pruning, steps: int) -> NativePruner | None:
@@ -157,20 +197,13 @@ def prune_config(settings: Pruning, steps: int) -> PruneConfig:
     """The schedule of a method over ``steps`` steps.
 
     Raises:
-        ConfigError: an unknown option, or no step to prune in.
+        ConfigError: an option that there is not or that does not fit, or no step to prune in.
     """
-    known = {f.name for f in fields(PruneConfig)}
-    unknown = sorted(set(settings.options) - known)
-    if unknown:
-        raise ConfigError(f"prune.options: unknown {unknown}, there are {sorted(known)}")
-    begin = round(settings.start * steps)
-    end = max(begin + 1, round(settings.ramp * steps))
+    options = chosen_options(settings)
     if steps < 1:
         raise ConfigError(f"method {settings.method!r} prunes while it trains: tune.epochs is 0")
-    values = {
-        "start_step": begin,
-        "end_step": end,
-        "every": settings.every,
-        **METHODS[settings.method],
-    }
-    return PruneConfig(sparsity=settings.sparsity, **{**values, **settings.options})
+    # At least one step of the schedule is left, however late it starts.
+    begin = min(round(settings.start * steps), steps - 1)
+    end = max(begin + 1, round(settings.ramp * steps))
+    values = {"start_step": begin, "end_step": end, "every": settings.every, **options}
+    return PruneConfig(sparsity=settings.sparsity, **values)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
-from ...errors import ConfigError, in_context
+from ...errors import ConfigError, SparseWinoError, in_context
 from ..data import ImageSource
 from ..models.alexnet import alexnet
 from ..models.lenet import LeNet5
@@ -16,6 +17,7 @@ from ..models.resnet import resnet18, resnet34, resnet50
 from ..models.small_resnet import SmallResNet
 from ..models.small_vgg import SmallVGG
 from ..models.vgg import vgg16
+from ..modes import evaluation
 
 
 def _lenet5(source: ImageSource, options: dict[str, Any]) -> nn.Module:
@@ -52,6 +54,10 @@ NETWORKS: dict[str, Callable[[ImageSource, dict[str, Any]], nn.Module]] = {
 }
 
 
+# What PyTorch and Python raise where sizes or kinds of arguments do not fit.
+_MISFITS = (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError)
+
+
 def make_network(name: str, options: dict[str, Any], source: ImageSource) -> nn.Module:
     """A network for images and classes like those of ``source``, with random weights.
 
@@ -61,8 +67,16 @@ def make_network(name: str, options: dict[str, Any], source: ImageSource) -> nn.
     """
     if name not in NETWORKS:
         raise ConfigError(f"network must be one of {tuple(NETWORKS)}, got {name!r}")
+    image = torch.zeros(1, source.channels, source.size, source.size)
     try:
         with in_context(f"network {name!r}"):
-            return NETWORKS[name](source, options)
-    except TypeError as error:
-        raise ConfigError(f"network {name!r} does not take {options}: {error}") from error
+            model = NETWORKS[name](source, options)
+        with torch.no_grad(), evaluation(model):
+            model(image)
+    except SparseWinoError:
+        raise
+    except _MISFITS as error:
+        raise ConfigError(
+            f"network {name!r} does not take {options} with images {list(image.shape[1:])}: {error}"
+        ) from error
+    return model

@@ -51,9 +51,15 @@ def overridden(data: Mapping[str, Any], settings: Sequence[str]) -> dict[str, An
     """A copy of ``data`` with ``key=value`` settings.
 
     Raises:
-        ConfigError: a setting that has no "=", or goes into something that is no table.
+        ConfigError: a setting that has no "=", or goes into something that is no table, or a value
+            of a kind that no setting has, such as a date.
     """
-    result = json.loads(json.dumps(data))
+    try:
+        result = json.loads(json.dumps(data))
+    except TypeError as error:  # TOML has dates too
+        raise ConfigError(
+            f"settings are numbers, texts, flags, lists and tables: {error}"
+        ) from error
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not key or not equals:

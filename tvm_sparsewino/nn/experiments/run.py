@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...errors import ConfigError
+from ...errors import ConfigError, WeightsError, in_context
 from ...files import replacing
 from ..data import load_data
+from ..data.batches import check_batch
 from ..distributed import find_device, joined
+from ..models.state import read_state
 from .curves import draw_curves
-from .methods import UNPRUNED, pruner_of, starting_point
+from .methods import UNPRUNED, check_schedule, pruner_of, starting_point
 from .networks import make_network
 from .phases import DENSE, TUNE, Setting, train
 from .record import identity, make_record
@@ -65,6 +67,7 @@ def run_experiment(
     with joined(device) as ranks, _deterministic(device):
         data = load_data(experiment.data, experiment.data_folder, experiment.image_size)
         setting = Setting(experiment, data, ranks, device, progress)
+        _check(setting)
         _same(out_dir, identity(experiment), asdict(experiment), ranks.first)
         dense = dense_network(setting, dense_dir)
         if experiment.prune.method == "dense":
@@ -77,17 +80,35 @@ def load_network(experiment: Experiment, path: str | Path) -> nn.Module:
     """A trained network of ``experiment`` from its ``weights.pt``, in evaluation mode.
 
     Raises:
-        ConfigError, MissingExtra, WeightsError: as :func:`run_experiment`.
+        ConfigError, MissingExtra: as :func:`run_experiment`.
+        WeightsError: that too, and a file that is missing, damaged or of another network.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    with in_context(str(path)):
+        state = read_state(Path(path))
     data, _ = load_data(experiment.data, experiment.data_folder, experiment.image_size)
     model = make_network(experiment.network, experiment.network_options, data)
     if experiment.prune.method not in UNPRUNED:
         image = torch.zeros(1, data.channels, data.size, data.size)
         # Filters that are gone are as many whichever they were; the weights come from the file.
         model = starting_point(model, experiment.prune, image, None)
-    model.load_state_dict(state)
+    with in_context(str(path)):
+        _load(model, state)
     return model.eval()
+
+
+def _load(model: nn.Module, state: Any) -> None:
+    """Give ``model`` what a file held.
+
+    Raises:
+        WeightsError: it is of another network, or no state dict.
+    """
+    tensors = isinstance(state, dict) and all(isinstance(x, torch.Tensor) for x in state.values())
+    if not tensors or not all(isinstance(name, str) for name in state):
+        raise WeightsError("expected a dict of tensors by name")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"not the weights of this network: {error}") from error
 
 
 def dense_network(setting: Setting, folder: Path) -> nn.Module:
@@ -98,11 +119,32 @@ def dense_network(setting: Setting, folder: Path) -> nn.Module:
     """
     e = setting.experiment
     _same(folder, identity(e, dense=True), asdict(e), setting.ranks.first)
-    with torch.random.fork_rng(devices=()):  # made on the CPU
-        torch.manual_seed(e.seed)
-        model = make_network(e.network, e.network_options, setting.data[0])
-    model = model.to(setting.device, setting.dtype)
+    model = _fresh(setting).to(setting.device, setting.dtype)
     return train(setting, model, e.dense, DENSE, folder, True, f"dense, seed {e.seed}")
+
+
+def _fresh(setting: Setting) -> nn.Module:
+    """The network before its training, on the CPU; drawn from the seed alone."""
+    e = setting.experiment
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(e.seed)
+        return make_network(e.network, e.network_options, setting.data[0])
+
+
+def _check(setting: Setting) -> None:
+    """Find what fine-tuning would refuse before hours of dense training, and before files.
+
+    Raises:
+        ConfigError, PruneError: options that do not fit the network, its data or each other.
+    """
+    e, source = setting.experiment, setting.data[0]
+    check_batch(e.batch, len(source.labels), setting.ranks.count)
+    model = _fresh(setting)
+    if e.prune.method not in UNPRUNED:
+        image = torch.zeros(1, source.channels, source.size, source.size)
+        with torch.random.fork_rng(devices=()):
+            starting_point(model, e.prune, image, None)
+        check_schedule(e.prune, setting.steps(e.tune))
 
 
 def _tuned(setting: Setting, dense: nn.Module, folder: Path, resume: bool) -> nn.Module:
@@ -136,11 +178,12 @@ def _finished(
     """Write down what came out; returns the record, on the first process."""
     dense = _single(dense).eval()
     final = dense if model is None else _single(model).eval()
+    if setting.ranks.first:  # before the measurements, which may fail
+        with replacing(folder / WEIGHTS) as beside:
+            torch.save(final.state_dict(), beside)
     record = make_record(setting, folder, dense_dir, dense, final)
     if not setting.ranks.first:
         return {}
-    with replacing(folder / WEIGHTS) as beside:
-        torch.save(final.state_dict(), beside)
     draw_curves(record, folder / "curves.png")
     with replacing(folder / RECORD) as beside:
         beside.write_text(json.dumps(record, indent=1) + "\n")
@@ -151,17 +194,24 @@ def _same(folder: Path, own: str, config: dict[str, Any], write: bool) -> None:
     """Keep what a folder is of, or compare with what is there.
 
     Raises:
-        ConfigError: the folder is of another run.
+        ConfigError: the folder is of another run, or cannot be told.
     """
     path = folder / _CONFIG
     if path.exists():
-        there = json.loads(path.read_text())["id"]
+        there = _kept_id(path)
         if there != own:
             raise ConfigError(f"{folder} holds another run ({there}, not {own}), see {path}")
     elif write:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as beside:
             beside.write_text(json.dumps({"id": own, **config}, indent=1) + "\n")
+
+
+def _kept_id(path: Path) -> str:
+    try:
+        return json.loads(path.read_text())["id"]
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise ConfigError(f"{path} does not say which run the folder is of: {error!r}") from error
 
 
 @contextmanager
@@ -173,8 +223,9 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     # Read when cuBLAS is first used; without it its sums may have another order each time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=warned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +44,10 @@ class Phase:
     cut: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self.epochs >= 0, f"epochs must be at least 0, got {self.epochs!r}")
+        _check(
+            0 <= self.epochs < math.inf,
+            f"epochs must be at least 0 and finite, got {self.epochs!r}",
+        )
         _check(
             self.optimizer in OPTIMIZERS,
             f"optimizer must be one of {OPTIMIZERS}, got {self.optimizer!r}",
@@ -52,6 +56,8 @@ class Phase:
         for name in ("momentum", "warmup", "final", "distil"):
             value = getattr(self, name)
             _check(0 <= value <= 1, f"{name} must be in [0, 1], got {value!r}")
+        _check(0 <= self.average < 1, f"average must be in [0, 1), got {self.average!r}")
+        _check(self.cut >= 0, f"cut must be at least 0, got {self.cut!r}")
         _check(self.weight_decay >= 0, f"weight_decay must be >= 0, got {self.weight_decay!r}")
 
 
@@ -151,6 +157,12 @@ class Experiment:
             f"precision must be one of {PRECISIONS}, got {self.precision!r}",
         )
         _check(0 <= self.seed < 2**31, f"seed must be in [0, 2^31), got {self.seed!r}")
+        _check(self.batch >= 1, f"batch must be at least 1, got {self.batch!r}")
+        _check(
+            self.image_size is None or self.image_size >= 1,
+            f"image_size must be at least 1, got {self.image_size!r}",
+        )
+        _check(self.shift >= 0, f"shift must be at least 0, got {self.shift!r}")
         _check(self.save_every >= 1, f"save_every must be at least 1, got {self.save_every!r}")
         _check(self.dense.distil == 0, "dense.distil must be 0: there is nothing to distil from")
         _check(self.dense.epochs > 0, "dense.epochs must be above 0")
