@@ -21,10 +21,10 @@ from .structure import detect_structure
 TILES = (2, 4, 6)
 WINOGRAD_FILTERS = (3, 5)  # that spatial weights are transformed for
 UNSTRUCTURED = "unstructured"
-# How much dearer than predicted a way counts when ways are compared. Prices of the sparse kernels
-# are fitted where they are wanted, at few nonzeros; near the density at which dense kernels take as
-# long they were measured up to so many times as slow as predicted.
-CAUTION = {"sparse_direct": 1.27, "sparse_winograd": 1.27}
+# By what share of itself a sparse product counts as dearer than predicted when ways are compared.
+# Prices are fitted where sparse kernels are wanted, at few nonzeros; near the density at which
+# dense kernels take as long, sparse ones were measured up to so much slower than predicted.
+CAUTION = 0.3
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Option:
     @property
     def rank(self) -> float:
         """Cycles as they count beside other ways."""
-        return self.cost.cycles * CAUTION.get(self.algorithm, 1.0)
+        doubt = CAUTION if self.algorithm.startswith("sparse") else 0.0
+        return self.cost.cycles + doubt * self.cost.gemm_cycles
 
     def __str__(self) -> str:
         kind = self.algorithm.replace("_", " ").replace("winograd", f"F({self.m})")
