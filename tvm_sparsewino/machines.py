@@ -29,8 +29,12 @@ class Machines:
         self._description = description
         self._idle: list[_Machine] = []  # append and pop are atomic
 
-    def __call__(self, tensors: Sequence[Any]) -> list[Any]:
+    def __call__(self, tensors: Sequence[Any], function: str = ENTRY) -> list[Any]:
         """Outputs for TVM's tensors; no later call changes them.
+
+        Args:
+            tensors: the inputs.
+            function: which of the network's functions runs; there is one per batch size.
 
         Raises:
             ArtefactError: this CPU cannot run the code.
@@ -40,7 +44,7 @@ class Machines:
         except IndexError:
             machine = self._new()
         # A machine that has raised is not used again.
-        outputs = machine(tensors)
+        outputs = machine(tensors, function)
         self._idle.append(machine)
         return outputs
 
@@ -55,7 +59,21 @@ class Machines:
 
 
 class _Machine:
-    """One virtual machine whose outputs are the caller's.
+    """One virtual machine with one caller at a time."""
+
+    def __init__(self, machine: Any, outputs: int | None) -> None:
+        self._machine = machine
+        self._outputs = outputs
+        self._functions: dict[str, _Function] = {}
+
+    def __call__(self, tensors: Sequence[Any], function: str) -> list[Any]:
+        if function not in self._functions:
+            self._functions[function] = _Function(self._machine[function], self._outputs)
+        return self._functions[function](tensors)
+
+
+class _Function:
+    """One function of a virtual machine, whose outputs are the caller's.
 
     Most outputs are in memory that the call allocated; they leave as they are. An output may also
     be an input, or a constant of the network: such memory is not to be given away, and is copied.
@@ -63,9 +81,8 @@ class _Machine:
     still in use.
     """
 
-    def __init__(self, machine: Any, outputs: int | None) -> None:
-        self._machine = machine
-        self._function = machine[ENTRY]
+    def __init__(self, function: Any, outputs: int | None) -> None:
+        self._function = function
         self._outputs = outputs
         self._first: list[Any] | None = None
         self._constant: frozenset[int] | None = None
