@@ -14,7 +14,7 @@ from typing import Any
 from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..geometry import ceil_div
-from ..geometry_depthwise import DepthwiseLayout
+from ..geometry_depthwise import DepthwiseLayout, register_rows
 from .direct_input import Row, emit_zeros
 from .epilogue import EpilogueOperands
 from .tails import emit_tail
@@ -35,7 +35,7 @@ class _Plane:
         start: first float of the plane.
         image: image of the batch.
         k: output channel.
-        row: first output row of the band.
+        row: first output row of the panel.
     """
 
     layout: DepthwiseLayout
@@ -72,9 +72,9 @@ def emit_depthwise(
         T.parallel(0, layout.tasks) as task,
         tvm_ir.scratch((layout.scratch_size,)) as scratch,
     ):
-        row = tvm_ir.bind(task % layout.bands * layout.rows)
-        run = tvm_ir.bind(task // layout.bands % layout.channel_runs)
-        image = tvm_ir.bind(task // (layout.bands * layout.channel_runs))
+        row = tvm_ir.bind(task % layout.panels * layout.rows)
+        run = tvm_ir.bind(task // layout.panels % layout.channel_runs)
+        image = tvm_ir.bind(task // (layout.panels * layout.channel_runs))
         # What no copy overwrites is padding.
         emit_zeros(scratch, 0, 0, layout.scratch_size, layout.lanes)
         end = tvm_ir.bind(tir.min((run + 1) * layout.channels, shape.c))
@@ -87,13 +87,13 @@ def emit_depthwise(
                 start = tvm_ir.bind(p * layout.plane_stride)
                 buffers = (scratch, values, output, epilogue)
                 plane = _Plane(layout, *buffers, start, image, k, row)
-                _emit_plane(plane, 4 if vector_registers <= 16 else 8)
+                _emit_plane(plane, register_rows(vector_registers))
 
 
 def _emit_input(
     data: Any, scratch: Any, layout: DepthwiseLayout, image: Any, first: Any, count: Any, row: Any
 ) -> None:
-    """Rows of the map that the band reads, for ``count`` channels."""
+    """Rows of the map that the panel reads, for ``count`` channels."""
     shape, length = layout.shape, layout.phase_stride
     rows = layout.phases[0] * layout.phase_rows
     with T.serial(0, count) as p, T.serial(0, rows) as position:
@@ -111,7 +111,7 @@ def _emit_input(
 
 
 def _emit_plane(plane: _Plane, most: int) -> None:
-    """Every output of a channel's band, in register blocks of up to ``most`` rows."""
+    """Every output of a channel's panel, in register blocks of up to ``most`` rows."""
     layout = plane.layout
     whole, tail = divmod(layout.shape.ow, layout.lanes)
     taps = _taps(plane)

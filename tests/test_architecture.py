@@ -21,6 +21,7 @@ LAYERS = (
     ("cook_toom", "tensor_file", "extras", "thread_pool"),
     (
         "geometry",
+        "geometry_panels",
         "geometry_direct",
         "geometry_depthwise",
         "geometry_sparse",

@@ -141,7 +141,7 @@ def test_depthwise_layouts_of_every_kind():
     plans = [c.plan for c in chosen(DIRECT) if is_depthwise(c.shape)]
     layouts = [depthwise_layout(plan, LANES) for plan in plans]
     assert {layout.shape.stride for layout in layouts} == {(1, 1), (2, 2)}
-    assert max(layout.bands for layout in layouts) > 1
+    assert max(layout.panels for layout in layouts) > 1
     assert max(layout.outputs for layout in layouts) > 1
     assert {layout.shape.taps > UNROLLED_TAPS for layout in layouts} == {True, False}
 

@@ -13,7 +13,7 @@ NONE = (0, 0, 0, 0)
 
 
 def depthwise(h, w, c=5, multiple=1, sizes=(0, 0, 2), **options):
-    """A case; ``sizes`` are the vectors of a band, the outputs of a task and the planes."""
+    """A case; ``sizes`` are the vectors of a panel, the outputs of a task and the planes."""
     shape = {name: options.pop(name) for name in SHAPE if name in options}
     shape = conv(h, w, c=c, k=c * multiple, groups=c, **shape)
     vectors, outputs, planes = sizes
@@ -29,7 +29,7 @@ CASES = [
     depthwise(9, 16, sizes=(8, 2, 1), n=2),
     depthwise(1, 1, c=1),
     depthwise(3, 30, sizes=(1, 0, 1), padding=(5, 4, 3, 9), lanes=8),
-    # Strides and dilations, last bands that are not full.
+    # Strides and dilations, last panels that are not full.
     depthwise(14, 15, stride=2, lanes=8, sizes=(4, 3, 2)),
     depthwise(16, 33, stride=2, padding=(0, 0, 1, 1), lanes=8, sizes=(6, 0, 3)),
     depthwise(11, 19, stride=(3, 1), dilation=(2, 3), lanes=8),
@@ -56,7 +56,7 @@ def test_the_cases_are_of_every_kind():
     assert all(is_depthwise(case.shape) for case in CASES)
     layouts = [depthwise_layout(case.plan, case.lanes) for case in CASES]
     assert {x.shape.taps > UNROLLED_TAPS for x in layouts} == {True, False}
-    assert {x.bands > 1 for x in layouts} == {True, False}
+    assert {x.panels > 1 for x in layouts} == {True, False}
     assert {x.shape.oh % x.rows > 0 for x in layouts} == {True, False}
     assert any(x.shape.c % x.channels and x.channels % x.planes for x in layouts)
 

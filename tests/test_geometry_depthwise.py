@@ -21,10 +21,10 @@ def layout(h, w, r, columns, stride, dilation, vectors=0, lanes=4, channels=0):
 
 
 @given(SIZES, SIZES, st.integers(1, 4), st.integers(1, 4), STEPS, STEPS, SIZES)
-def test_what_a_band_reads_lies_in_its_plane(h, w, r, columns, stride, dilation, vectors):
+def test_what_a_panel_reads_lies_in_its_plane(h, w, r, columns, stride, dilation, vectors):
     made = layout(h, w, r, columns, stride, dilation, vectors)
     shape = made.shape
-    assert (made.bands - 1) * made.rows < shape.oh <= made.bands * made.rows
+    assert (made.panels - 1) * made.rows < shape.oh <= made.panels * made.rows
     last = (made.row_vectors - 1) * made.lanes
     for i, j in itertools.product(range(r), range(columns)):
         row = (made.rows - 1) * stride[0] + i * dilation[0]
@@ -46,8 +46,8 @@ def test_taps_are_where_the_rows_are(stride, dilation, r, columns):
     (down, right), shape = stride, made.shape
     pad = shape.padding[0]
     image = np.pad(np.arange(1.0, 100).reshape(9, 11), ((pad, 40), (pad, 40)))
-    for band in range(made.bands):
-        first = band * made.rows
+    for panel in range(made.panels):
+        first = panel * made.rows
         plane = np.zeros(made.plane_stride)
         for phase, index, remainder in itertools.product(
             range(made.phases[0]), range(made.phase_rows), range(made.phases[1])
@@ -69,7 +69,7 @@ def test_limits():
     assert layout(9, 9, 3, 3, (1, 1), (1, 1), channels=5).channels == 2
     assert layout(9, 9, 3, 3, (1, 1), (1, 1), channels=1).channels == 1
     whole = layout(9, 9, 3, 3, (1, 1), (1, 1))
-    assert (whole.channels, whole.planes, whole.bands, whole.tasks) == (6, 6, 1, 2)
+    assert (whole.channels, whole.planes, whole.panels, whole.tasks) == (6, 6, 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tvm_sparsewino.config import ConvShape, LayerPlan
 from tvm_sparsewino.geometry import register_tiles
-from tvm_sparsewino.geometry_direct import choose_kind, direct_layout, panel_rows
+from tvm_sparsewino.geometry_direct import choose_kind, direct_layout
 
 SIZES = st.integers(1, 40)
 
@@ -36,16 +36,6 @@ def test_kinds(width, kind):
     assert choose_kind(shape(stride=(2, 1)), 8) == kind
     assert choose_kind(shape(stride=(1, 2)), 8) == "shifted"
     assert choose_kind(ConvShape(1, 1, 8, width, 1, 1), 8) == "tiled"
-
-
-@given(SIZES, SIZES, st.integers(1, 60), st.sampled_from([4, 8, 16]), st.booleans())
-def test_panels_cover_the_output_evenly(oh, ow, vectors, lanes, flat):
-    rows = panel_rows(oh, ow, lanes, flat, vectors)
-    panels = -(-oh // rows)
-    assert 1 <= rows <= oh
-    assert rows * panels - oh < panels
-    used = -(-rows * ow // lanes) if flat else rows * -(-ow // lanes)
-    assert rows == 1 or used <= vectors
 
 
 STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))

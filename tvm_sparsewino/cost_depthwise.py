@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from .config import ConvShape, LayerPlan
 from .cost_quantities import Blocking, Core
 from .geometry import ceil_div
-from .geometry_depthwise import DepthwiseLayout, depthwise_layout
+from .geometry_depthwise import DepthwiseLayout, depthwise_layout, register_rows
 
 PLANE_FLOATS = 6 * 1024  # of a task's planes, which stay in L1
 MANY_FLOATS = 512  # of planes that are copied together: what is stored is not loaded at once
@@ -67,7 +67,7 @@ def depthwise_cycles(
 def _vector(layout: DepthwiseLayout, core: Core) -> float:
     """Cycles of the taps of one vector of outputs."""
     shape = layout.shape
-    rows = min(4 if core.vector_registers <= 16 else 8, layout.rows)
+    rows = min(register_rows(core.vector_registers), layout.rows)
     reads = min((rows - 1) * shape.stride[0] + shape.extent[0], rows * shape.r)
     loads = reads * shape.s / rows * SPLIT
     if shape.taps > core.vector_registers - rows - 2:

@@ -1,7 +1,7 @@
 """Memory of the depthwise convolution: planes of input channels with their padding. Pure integers.
 
 Every input channel is a group of its own, so nothing is summed over channels. A task computes a
-*band* of output rows for a run of channels. It copies the band's input rows, a few channels at a
+*panel* of output rows for a run of channels. It copies the panel's input rows, a few channels at a
 time, into planes that hold the padding, taken apart by stride: one row for every remainder that
 filter columns read. Vectors run along one output row; the last may be partly empty.
 """
@@ -13,27 +13,21 @@ from functools import lru_cache
 
 from .config import ConvShape, LayerPlan
 from .geometry import ceil_div, check_shape, round_up
-from .geometry_direct import panel_rows
+from .geometry_panels import RowPanels, panel_rows
 
 # From so many output channels per input channel on, blocks of them share what is loaded.
 FEW_OUTPUTS = 4
 
 
 @dataclass(frozen=True)
-class DepthwiseLayout:
+class DepthwiseLayout(RowPanels):
     """Everything about memory that the kernel needs.
 
     Attributes:
-        shape: the convolution.
-        lanes: float32 lanes of a vector.
-        rows: output rows of a band.
         channels: input channels of a task.
         planes: input channels in scratch at a time.
     """
 
-    shape: ConvShape
-    lanes: int
-    rows: int
     channels: int
     planes: int
 
@@ -43,11 +37,6 @@ class DepthwiseLayout:
         return self.shape.k // self.shape.c
 
     @property
-    def bands(self) -> int:
-        """Bands of an image."""
-        return ceil_div(self.shape.oh, self.rows)
-
-    @property
     def channel_runs(self) -> int:
         """Runs of channels that are tasks."""
         return ceil_div(self.shape.c, self.channels)
@@ -55,23 +44,13 @@ class DepthwiseLayout:
     @property
     def tasks(self) -> int:
         """Independent pieces of work."""
-        return self.shape.n * self.channel_runs * self.bands
-
-    @property
-    def row_vectors(self) -> int:
-        """Vectors of an output row."""
-        return ceil_div(self.shape.ow, self.lanes)
+        return self.shape.n * self.channel_runs * self.panels
 
     @property
     def phases(self) -> tuple[int, int]:
         """Remainders by the stride that filter rows and columns read."""
         (down, right), (height, width) = self.shape.stride, self.shape.extent
         return min(down, height), min(right, width)
-
-    @property
-    def phase_rows(self) -> int:
-        """Input rows of a band that have the same remainder by the stride."""
-        return self.rows + (self.shape.extent[0] - 1) // self.shape.stride[0]
 
     @property
     def phase_stride(self) -> int:
@@ -95,7 +74,7 @@ class DepthwiseLayout:
         return self.planes * self.plane_stride
 
     def tap_offset(self, row, j):
-        """Where the input of filter column ``j`` lies, ``row`` input rows below the band's first.
+        """Where the input of filter column ``j`` lies, ``row`` input rows below the panel's first.
 
         Counted from the first pixel of the plane.
         """
@@ -103,6 +82,11 @@ class DepthwiseLayout:
         across = j * self.shape.dilation[1]
         place = (row % down * self.phase_rows + row // down) * self.row_stride
         return place + across % right * self.phase_stride + across // right
+
+
+def register_rows(vector_registers: int) -> int:
+    """Output rows of a register block: their sums, beside a small filter's taps and inputs."""
+    return 4 if vector_registers <= 16 else 8
 
 
 def is_depthwise(shape: ConvShape) -> bool:
@@ -115,15 +99,14 @@ def depthwise_layout(plan: LayerPlan, lanes: int) -> DepthwiseLayout:
     """The memory of the depthwise kernel for ``plan`` on vectors of ``lanes`` float32.
 
     The plan's ``panel_vectors``, ``k_block`` and ``channel_block`` are upper limits of the vectors
-    of a band, the output channels of a task and the planes; 0 is no limit.
+    of a panel, the output channels of a task and the planes; 0 is no limit.
 
     Raises:
         ShapeError: see :func:`tvm_sparsewino.geometry.check_shape`.
     """
     shape = plan.conv
     check_shape(shape)
-    limit = plan.panel_vectors or shape.oh * ceil_div(shape.ow, lanes)
-    rows = panel_rows(shape.oh, shape.ow, lanes, False, limit)
+    rows = panel_rows(shape.oh, shape.ow, lanes, False, plan.panel_vectors)
     channels = min(
         max(plan.k_block // (shape.k // shape.c), 1) if plan.k_block else shape.c, shape.c
     )

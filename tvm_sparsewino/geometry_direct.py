@@ -21,69 +21,23 @@ from functools import lru_cache
 
 from .config import ConvShape, LayerPlan
 from .geometry import CACHE_LINE, ceil_div, check_shape, round_up
+from .geometry_panels import SMALL_INPUT, BlockedPanels, channel_sizes, panel_rows
 
-SMALL_INPUT = 6 * 1024  # floats that stay in an L1 cache of 32 KiB
 PLAIN_WASTE = 0.04  # share of empty lanes up to which whole vectors per row are taken
 
 
 @dataclass(frozen=True)
-class DirectLayout:
+class DirectLayout(BlockedPanels):
     """Everything about memory that packing and kernel must agree on.
 
+    A slice is a register block of output channels; a block of input channels is in scratch at a
+    time.
+
     Attributes:
-        shape: the convolution.
-        lanes: float32 lanes of a vector.
         kind: "plain", "shifted" or "tiled", see above.
-        rows: output rows of a panel.
-        rows_at_once: output channels of one register block.
-        k_block: output channels of one task; never across a group's border.
-        channel_block: input channels in scratch at a time.
     """
 
-    shape: ConvShape
-    lanes: int
     kind: str
-    rows: int
-    rows_at_once: int
-    k_block: int
-    channel_block: int
-
-    @property
-    def channels(self) -> int:
-        """Input channels of a group."""
-        return self.shape.c // self.shape.groups
-
-    @property
-    def per_group(self) -> int:
-        """Output channels of a group."""
-        return self.shape.k // self.shape.groups
-
-    # ---- tasks ----
-
-    @property
-    def panels(self) -> int:
-        """Panels of one image."""
-        return ceil_div(self.shape.oh, self.rows)
-
-    @property
-    def k_blocks(self) -> int:
-        """Blocks of output channels in a group."""
-        return ceil_div(self.per_group, self.k_block)
-
-    @property
-    def slices(self) -> int:
-        """Register blocks of output channels in a block."""
-        return ceil_div(self.k_block, self.rows_at_once)
-
-    @property
-    def channel_blocks(self) -> int:
-        """Blocks of input channels in a group."""
-        return ceil_div(self.channels, self.channel_block)
-
-    @property
-    def tasks(self) -> int:
-        """Independent pieces of work: images x groups x blocks of output channels x panels."""
-        return self.shape.n * self.shape.groups * self.k_blocks * self.panels
 
     # ---- lanes ----
 
@@ -91,11 +45,6 @@ class DirectLayout:
     def is_flat(self) -> bool:
         """Whether vectors run over row borders."""
         return self.kind != "plain"
-
-    @property
-    def row_vectors(self) -> int:
-        """Vectors of one output row (plain)."""
-        return ceil_div(self.shape.ow, self.lanes)
 
     @property
     def vectors(self) -> int:
@@ -122,11 +71,6 @@ class DirectLayout:
     def phases(self) -> int:
         """Remainders by the vertical stride that some filter row reads."""
         return min(self.shape.stride[0], self.shape.extent[0])
-
-    @property
-    def phase_rows(self) -> int:
-        """Input rows of a panel that have the same remainder by the stride."""
-        return self.rows + (self.shape.extent[0] - 1) // self.shape.stride[0]
 
     @property
     def row_stride(self) -> int:
@@ -241,12 +185,6 @@ def choose_kind(shape: ConvShape, lanes: int) -> str:
     return "plain" if shape.stride[1] == 1 and waste <= PLAIN_WASTE else "shifted"
 
 
-def panel_rows(oh: int, ow: int, lanes: int, flat: bool, vectors: int) -> int:
-    """Output rows of a panel of at most ``vectors`` vectors, at least one, even among panels."""
-    most = vectors * lanes // ow if flat else vectors // ceil_div(ow, lanes)
-    return ceil_div(oh, ceil_div(oh, min(max(most, 1), oh)))
-
-
 @lru_cache(maxsize=1024)
 def direct_layout(plan: LayerPlan, lanes: int) -> DirectLayout:
     """The memory of the direct kernel for ``plan`` on vectors of ``lanes`` float32.
@@ -258,16 +196,6 @@ def direct_layout(plan: LayerPlan, lanes: int) -> DirectLayout:
     """
     shape = plan.conv
     check_shape(shape)
-    oh, ow = shape.oh, shape.ow
     kind = choose_kind(shape, lanes)
-    per_group, channels = shape.k // shape.groups, shape.c // shape.groups
-    limit = plan.panel_vectors or oh * ceil_div(ow, lanes)
-    return DirectLayout(
-        shape,
-        lanes,
-        kind,
-        panel_rows(oh, ow, lanes, kind != "plain", limit),
-        min(plan.rows_at_once, per_group),
-        min(plan.k_block or per_group, per_group),
-        min(plan.channel_block or channels, channels),
-    )
+    rows = panel_rows(shape.oh, shape.ow, lanes, kind != "plain", plan.panel_vectors)
+    return DirectLayout(shape, lanes, rows, *channel_sizes(plan), kind)

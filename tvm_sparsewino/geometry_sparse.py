@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .config import ConvShape, LayerPlan
-from .geometry import CACHE_LINE, ceil_div, check_shape
+from .geometry import CACHE_LINE, ceil_div, check_shape, round_up
+from .geometry_panels import SMALL_INPUT, BlockedPanels, channel_sizes, even_share, panel_rows
 
-SMALL_INPUT = 6 * 1024  # floats that stay in an L1 cache of 32 KiB
 SPARE_REGISTERS = 4  # beside the sums: the rows' values, and what the compiler needs
 
 
@@ -74,68 +74,23 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class SparseLayout:
+class SparseLayout(BlockedPanels):
     """Everything about memory that packing and kernel must agree on.
 
+    The last panel of an image is moved back to end where the image ends.
+
     Attributes:
-        shape: the convolution.
-        lanes: float32 lanes of a vector.
-        rows: output rows of a panel; where inputs are read in place, pixels of a panel.
-        rows_at_once: output channels computed together.
-        k_block: output channels of one task; never across a group's border.
-        channel_block: input channels that are read before the sums are put aside.
-        in_place: whether inputs are read from the map itself.
+        in_place: whether inputs are read from the map itself. ``rows`` are then pixels.
     """
 
-    shape: ConvShape
-    lanes: int
-    rows: int
-    rows_at_once: int
-    k_block: int
-    channel_block: int
     in_place: bool
 
     # ---- tasks ----
 
     @property
-    def channels(self) -> int:
-        """Input channels of a group."""
-        return self.shape.c // self.shape.groups
-
-    @property
-    def per_group(self) -> int:
-        """Output channels of a group."""
-        return self.shape.k // self.shape.groups
-
-    @property
-    def panels(self) -> int:
-        """Panels of one image; the last is moved back to end where the image ends."""
-        return ceil_div(self.total_rows, self.rows)
-
-    @property
     def total_rows(self) -> int:
         """What panels cut: output rows, or pixels where inputs are read in place."""
         return self.shape.oh * self.shape.ow if self.in_place else self.shape.oh
-
-    @property
-    def k_blocks(self) -> int:
-        """Blocks of output channels in a group."""
-        return ceil_div(self.per_group, self.k_block)
-
-    @property
-    def channel_blocks(self) -> int:
-        """Blocks of input channels in a group."""
-        return ceil_div(self.channels, self.channel_block)
-
-    @property
-    def slices(self) -> int:
-        """Slices of ``rows_at_once`` output channels in a block."""
-        return ceil_div(self.k_block, self.rows_at_once)
-
-    @property
-    def tasks(self) -> int:
-        """Independent pieces of work: images x groups x blocks of output channels x panels."""
-        return self.shape.n * self.shape.groups * self.k_blocks * self.panels
 
     @property
     def all_rows_exist(self) -> bool:
@@ -174,12 +129,6 @@ class SparseLayout:
         """The filter's horizontal dimension."""
         s = self.shape
         return Axis(s.w, s.s, s.stride[1], s.dilation[1], s.padding[1], s.ow)
-
-    @property
-    def phase_rows(self) -> int:
-        """Rows of a plane."""
-        axis = self.vertical
-        return max(axis.span(phase) for phase in range(len(axis.phases)))
 
     @property
     def row_stride(self) -> int:
@@ -245,25 +194,14 @@ def sparse_layout(plan: LayerPlan, lanes: int) -> SparseLayout:
     """
     shape = plan.conv
     check_shape(shape)
-    per_group, channels = shape.k // shape.groups, shape.c // shape.groups
     in_place = reads_in_place(shape, lanes)
     if in_place:
         pixels = shape.h * shape.w
-        limit = min(plan.panel_vectors * lanes or pixels, pixels)
-        panels = ceil_div(pixels, limit)
-        rows = min(ceil_div(ceil_div(pixels, panels), lanes) * lanes, pixels)
+        share = even_share(pixels, plan.panel_vectors * lanes or pixels)
+        rows = min(round_up(share, lanes), pixels)
     else:
-        limit = plan.panel_vectors * lanes // shape.ow if plan.panel_vectors else shape.oh
-        rows = ceil_div(shape.oh, ceil_div(shape.oh, min(max(limit, 1), shape.oh)))
-    return SparseLayout(
-        shape,
-        lanes,
-        rows,
-        min(plan.rows_at_once, per_group),
-        min(plan.k_block or per_group, per_group),
-        min(plan.channel_block or channels, channels),
-        in_place,
-    )
+        rows = panel_rows(shape.oh, shape.ow, lanes, True, plan.panel_vectors)
+    return SparseLayout(shape, lanes, rows, *channel_sizes(plan), in_place)
 
 
 @dataclass(frozen=True)
