@@ -22,6 +22,7 @@ class SmallResNet(nn.Module):
         blocks: per stage.
         pool: halve the map by maximum pooling after the first convolution, as the networks for
             larger images do: a quarter of the work.
+        stride: of the first convolution; the networks for larger images have 2.
     """
 
     def __init__(
@@ -31,9 +32,10 @@ class SmallResNet(nn.Module):
         widths: Sequence[int] = (16, 32, 64),
         blocks: int = 1,
         pool: bool = False,
+        stride: int = 1,
     ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
+        self.stem = nn.Conv2d(channels, widths[0], 3, stride, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(widths[0])
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
         stages: list[nn.Module] = []

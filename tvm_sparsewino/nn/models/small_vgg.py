@@ -18,6 +18,7 @@ class SmallVGG(nn.Module):
         channels: of the image.
         widths: channels of the stages.
         depth: convolutions per stage.
+        stride: of the first convolution.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class SmallVGG(nn.Module):
         channels: int = 1,
         widths: Sequence[int] = (16, 32, 64),
         depth: int = 2,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -33,8 +35,9 @@ class SmallVGG(nn.Module):
         for i, width in enumerate(widths):
             if i:
                 layers.append(nn.MaxPool2d(2))
-            for _ in range(depth):
-                layers.append(nn.Conv2d(before, width, 3, padding=1, bias=False))
+            for j in range(depth):
+                step = 1 if i or j else stride
+                layers.append(nn.Conv2d(before, width, 3, step, padding=1, bias=False))
                 layers += [nn.BatchNorm2d(width), nn.ReLU()]
                 before = width
         self.features = nn.Sequential(*layers)
