@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from .._compat import cpu_features, host_cpu, make_target
+from .. import _compat as tvm_ir  # loads TVM when its compiler is asked
 
 # Instruction sets that LLVM uses in compiled code by itself: LLVM's name -> Linux's name for it.
 # Features left out are tuning hints or need intrinsics that TVM does not emit.
@@ -61,8 +61,8 @@ def host_instruction_sets() -> frozenset[str]:
     flags = _linux_flags()
     if flags:
         return frozenset(name for name, flag in _INSTRUCTION_SETS.items() if flag in flags)
-    host = make_target({"kind": "llvm", "mcpu": host_cpu()})
-    return frozenset(instruction_sets(cpu_features(host)))
+    host = tvm_ir.make_target({"kind": "llvm", "mcpu": tvm_ir.host_cpu()})
+    return frozenset(instruction_sets(tvm_ir.cpu_features(host)))
 
 
 def missing_on_host(required: Iterable[str]) -> list[str]:

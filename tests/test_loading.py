@@ -20,6 +20,41 @@ np.save(sys.argv[3], sw.load(sys.argv[1])(np.load(sys.argv[2])))
 print(sorted(name for name in sys.modules if name.startswith("tvm_sparsewino.relay_passes")))
 """
 
+LIGHT = """
+import sys
+from pathlib import Path
+import numpy as np
+import tvm_sparsewino as sw
+exe = sw.load(sys.argv[1])
+x, y = np.load(sys.argv[2]), np.load(sys.argv[3])
+np.testing.assert_array_equal(exe(x), y)
+session = exe.session()
+(buffer,) = session.empty_inputs()
+buffer[...] = x
+np.testing.assert_array_equal(np.from_dlpack(session(buffer)), y)
+print("tvm" in sys.modules, "libtvm_compiler" in Path("/proc/self/maps").read_text())
+"""
+
+# Both sides of TVM in one process, whichever comes first.
+BOTH = """
+import sys
+import numpy as np
+import tvm_sparsewino as sw
+x, y = np.load(sys.argv[2]), np.load(sys.argv[3])
+{first}
+import tvm
+from tvm import relax
+{second}
+v = relax.Var("x", relax.TensorType((2, 3), "float32"))
+builder = relax.BlockBuilder()
+with builder.function("main", [v]):
+    builder.emit_func_output(builder.emit(relax.op.exp(v)))
+compiled = sw.compile(builder.get(), num_threads=1)
+np.testing.assert_array_equal(compiled(np.zeros((2, 3), np.float32)), np.ones((2, 3)))
+for network in (exe, sw.load(sys.argv[1])):
+    np.testing.assert_array_equal(network(x), y)
+"""
+
 REFUSE = """
 import sys
 import tvm_sparsewino as sw
@@ -55,6 +90,40 @@ def test_loading_needs_neither_torch_nor_onnx_nor_the_compiler(saved, rng, tmp_p
     printed = python(LOAD, path, tmp_path / "x.npy", tmp_path / "y.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), exe(x))
     assert printed == ["[]"]
+
+
+@pytest.fixture(scope="module")
+def example(saved, tmp_path_factory):
+    """Files of an input and of what the network answers."""
+    folder = tmp_path_factory.mktemp("example")
+    x = np.random.default_rng(8).standard_normal(SHAPE).astype("float32")
+    np.save(folder / "x.npy", x)
+    np.save(folder / "y.npy", saved[0](x))
+    return folder / "x.npy", folder / "y.npy"
+
+
+def test_running_loads_no_compiler(saved, example):
+    assert python(LIGHT, saved[1], *example) == ["False False"]
+
+
+def test_the_command_that_runs_loads_no_compiler(saved, example, tmp_path):
+    program = """
+import sys
+from tvm_sparsewino.cli.main import main
+assert main(sys.argv[1:]) == 0
+print("tvm" in sys.modules)
+"""
+    out = tmp_path / "y.npz"
+    printed = python(program, "run", saved[1], "--input", example[0], "--output", out)
+    assert printed[-1] == "False"
+    np.testing.assert_array_equal(np.load(out)["output_0"], np.load(example[1]))
+
+
+@pytest.mark.parametrize("first", ["load", "tvm"])
+def test_loading_and_compiling_in_one_process(saved, example, first):
+    load = "exe = sw.load(sys.argv[1])"
+    given = {"first": load, "second": ""} if first == "load" else {"first": "", "second": load}
+    python(BOTH.format(**given), saved[1], *example)
 
 
 def test_files_that_would_crash_the_process_are_refused(saved, tmp_path):

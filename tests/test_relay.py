@@ -1,6 +1,7 @@
 """Without Relay everything imports, and asking for it gives one error that names the versions."""
 
 import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import tvm
 
 import tvm_sparsewino
 from tvm_sparsewino import relay, tvmc
-from tvm_sparsewino._compat import aliasing, line, require_relay
+from tvm_sparsewino._compat import aliasing, installed, require_relay
 from tvm_sparsewino.cli import tvmc as command
 from tvm_sparsewino.errors import MissingExtra
 
@@ -70,7 +71,13 @@ def test_accesses_that_are_described_as_apart(stored, may_meet):
     assert aliasing.accesses_may_meet(LOAD + store + TREE) is may_meet
 
 
+def test_no_tvm_at_all(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'tvm'"):
+        installed.tvm_folder()
+
+
 def test_what_needs_relax_says_so_on_the_other_line(monkeypatch):
-    monkeypatch.setattr(line, "IS_RELAX_LINE", False)
+    monkeypatch.setattr(installed, "IS_RELAX_LINE", False)
     with pytest.raises(MissingExtra, match="is of the Relay line; this needs apache-tvm 0"):
         _ = tvm_sparsewino.load

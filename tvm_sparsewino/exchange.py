@@ -63,6 +63,12 @@ def array_of(tensor: Any) -> np.ndarray:
     return np.from_dlpack(tensor)
 
 
+def copied_tensor(tensor: Any) -> Any:
+    """A copy of TVM's tensor in memory of its own."""
+    array = array_of(tensor)
+    return _copied(TensorInfo("", array.shape, str(array.dtype)), array)
+
+
 def aligned_empty(info: TensorInfo) -> np.ndarray:
     """An array with memory that :func:`shared_tensor` takes; its values are arbitrary."""
     dtype = np.dtype(info.dtype)

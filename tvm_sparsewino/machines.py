@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ._compat import copied_tensor, virtual_machine
+from ._compat import virtual_machine
 from .artefact import Description
 from .errors import ArtefactError
+from .exchange import copied_tensor
 from .schedules.cpu_features import missing_on_host
 
 ENTRY = "main"

@@ -2,100 +2,45 @@
 
 Two lines of TVM are known: apache-tvm 0.26 and 0.27, which have Relax, and TVM up to 0.19, which
 has Relay. Kernels, the planner and what they need run on both.
+
+A name is loaded with its module when it is first used: what only runs compiled networks must not
+load the compiler.
 """
 
 from __future__ import annotations
 
-from .aliasing import check_aliasing
-from .attrs import dict_attrs
-from .cpus import cpu_features, host_cpu, is_known_cpu
-from .kernels import (
-    arg,
-    bind,
-    broadcast,
-    flat_view,
-    local_buffer,
-    multiply_add,
-    opaque,
-    prefetch,
-    prim_func,
-    ramp,
-    scratch,
-    shuffle,
-)
-from .line import (
-    IS_RELAX_LINE,
-    IS_SCHEDULED,
-    NOALIAS,
-    VERSION,
-    ScheduleError,
-    T,
-    require_relax,
-    require_relay,
-    tir,
-)
-from .relax import constant_array, module_text, onnx_converters, tensor_dtype
-from .runtime import (
-    build_module,
-    configure_thread_pool,
-    copied_tensor,
-    export_library,
-    from_dlpack,
-    inspect_asm,
-    load_module,
-    make_target,
-    runtime_files,
-    runtime_tensor,
-    virtual_machine,
-)
-from .scheduling import block_loops, child_blocks, divisors_of, flat_loops, loop_extent, schedule
+import importlib
+from typing import Any
 
-__all__ = [
-    "IS_RELAX_LINE",
-    "IS_SCHEDULED",
-    "NOALIAS",
-    "VERSION",
-    "ScheduleError",
-    "T",
-    "arg",
-    "bind",
-    "block_loops",
-    "broadcast",
-    "build_module",
-    "check_aliasing",
-    "child_blocks",
-    "configure_thread_pool",
-    "constant_array",
-    "copied_tensor",
-    "cpu_features",
-    "dict_attrs",
-    "divisors_of",
-    "export_library",
-    "flat_loops",
-    "flat_view",
-    "from_dlpack",
-    "host_cpu",
-    "inspect_asm",
-    "is_known_cpu",
-    "load_module",
-    "local_buffer",
-    "loop_extent",
-    "make_target",
-    "module_text",
-    "multiply_add",
-    "onnx_converters",
-    "opaque",
-    "prefetch",
-    "prim_func",
-    "ramp",
-    "require_relax",
-    "require_relay",
-    "runtime_files",
-    "runtime_tensor",
-    "schedule",
-    "scratch",
-    "shuffle",
-    "tensor_dtype",
-    "tir",
-    "virtual_machine",
-]
+_MODULES = {
+    "aliasing": ("check_aliasing",),
+    "attrs": ("dict_attrs",),
+    "building": ("build_module", "inspect_asm", "make_target", "runtime_tensor"),
+    "cpus": ("cpu_features", "host_cpu", "is_known_cpu"),
+    "exporting": ("export_library",),
+    "installed": ("IS_RELAX_LINE", "require_relax", "require_relay"),
+    "kernels": (
+        *("arg", "bind", "broadcast", "flat_view", "local_buffer", "multiply_add", "opaque"),
+        *("prefetch", "prim_func", "ramp", "scratch", "shuffle"),
+    ),
+    "line": ("IS_SCHEDULED", "NOALIAS", "VERSION", "ScheduleError", "T", "tir"),
+    "relax": ("constant_array", "module_text", "onnx_converters", "tensor_dtype"),
+    "running": (
+        *("configure_thread_pool", "from_dlpack", "load_module", "runtime_files"),
+        "virtual_machine",
+    ),
+    "scheduling": (
+        *("block_loops", "child_blocks", "divisors_of", "flat_loops", "loop_extent", "schedule"),
+    ),
+}
+_PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    globals()[name] = value  # kernels ask for these a thousand times
+    return value

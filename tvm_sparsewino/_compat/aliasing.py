@@ -13,9 +13,9 @@ from functools import cache
 import tvm
 
 from ..errors import TargetError
+from .building import build_module
 from .kernels import arg, bind, broadcast, prim_func, ramp
 from .line import VERSION, T
-from .runtime import build_module
 
 _LANES = 4
 _ACCESS = re.compile(r"^\s*(?:%\S+ = load|store) .*\bfloat\b.*!tbaa (!\d+)", re.MULTILINE)

@@ -6,7 +6,7 @@ from typing import Any
 
 import tvm
 
-from .line import IS_RELAX_LINE
+from .installed import IS_RELAX_LINE
 
 _KIND = "ir.DictAttrs" if IS_RELAX_LINE else "DictAttrs"
 

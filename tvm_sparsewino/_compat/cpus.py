@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tvm
 
-from .line import IS_RELAX_LINE
+from .installed import IS_RELAX_LINE
 
 
 def host_cpu() -> str:

@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Load, run, print the time and write the outputs."""
-    from .. import driver
+    from .. import loading
 
-    exe = driver.load(arguments.network, arguments.threads)
+    exe = loading.load(arguments.network, arguments.threads)
     inputs = _read(arguments.input, exe.inputs)
     seconds = []
     for _ in range(arguments.repeat):
