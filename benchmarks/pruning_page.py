@@ -23,6 +23,13 @@ PAGE = ROOT / "docs" / "pruning.md"
 RECORDS = ROOT / "benchmarks" / "results" / "training"
 BEGIN, END = "<!-- training runs -->\n", "<!-- end of training runs -->\n"
 UNPRUNED = ("dense", "continued")
+# What runs of one row need not share, and what the cells of a row show.
+PLACE = ("seed", "device", "data_folder", "save_every", "cost")
+SHOWN = {
+    *PLACE,
+    *("network", "data", "dense.lr", "tune.lr", "tune.winograd_lr", "tune.distil"),
+    *(f"prune.{name}" for name in ("method", "tile", "sparsity", "options", "keep")),
+}
 
 # 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom; beyond them the normal one.
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -61,13 +68,51 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     for record in records:
         if record["experiment"]["prune"]["method"] not in UNPRUNED:
             rows[kind(record)].append(record)
-    for runs in sorted(rows.values(), key=place):
-        ordered = sorted(runs, key=lambda r: r["experiment"]["seed"])
-        lines.append("| " + " | ".join(row(ordered, compared)) + " |")
+    ordered = [sorted(runs, key=lambda r: r["experiment"]["seed"]) for runs in rows.values()]
+    ordered.sort(key=place)
+    told = distinctions([runs[0]["experiment"] for runs in ordered])
+    for runs, other in zip(ordered, told, strict=True):
+        lines.append("| " + " | ".join(row(runs, compared, other)) + " |")
     return "\n".join(lines) + "\n"
 
 
-def row(runs: Sequence[Mapping[str, Any]], compared: Mapping[Any, Mapping[str, Any]]) -> list[str]:
+def distinctions(experiments: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Per row, the settings that its cells do not show and in which rows of its network differ."""
+    settings = [unseen(e) for e in experiments]
+    found: list[str] = []
+    for e, own in zip(experiments, settings, strict=True):
+        same = [
+            other
+            for x, other in zip(experiments, settings, strict=True)
+            if (x["network"], x["data"]) == (e["network"], e["data"])
+        ]
+        differing = [n for n, v in own.items() if any(_other(x, n, v) for x in same)]
+        found.append("".join(f", {name}={json.dumps(own[name])}" for name in differing))
+    return found
+
+
+def _other(settings: Mapping[str, Any], name: str, value: Any) -> bool:
+    """Whether a row's setting is not ``value``; rows without training have none of its settings."""
+    return settings.get(name, value if name.startswith("tune.") else None) != value
+
+
+def unseen(e: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name, but for those that other cells show or that say nothing here."""
+    flat = {}
+    for name, value in e.items():
+        inner = value if isinstance(value, Mapping) else None
+        flat |= {name: value} if inner is None else {f"{name}.{n}": v for n, v in inner.items()}
+    untrained = e["tune"]["epochs"] == 0
+    return {
+        name: value
+        for name, value in flat.items()
+        if name not in SHOWN and not (untrained and name.startswith("tune."))
+    }
+
+
+def row(
+    runs: Sequence[Mapping[str, Any]], compared: Mapping[Any, Mapping[str, Any]], other: str = ""
+) -> list[str]:
     e = runs[0]["experiment"]
     dense = [r["dense"]["accuracy"] for r in runs]
     pruned = [r["accuracy"] for r in runs]
@@ -78,7 +123,7 @@ def row(runs: Sequence[Mapping[str, Any]], compared: Mapping[Any, Mapping[str, A
     factor = e["tune"]["winograd_lr"]
     return [
         f"{e['network']}, {e['data']}",
-        f"`{e['prune']['method']}`, {tile(e['prune']['tile'])}" + _extras(e),
+        f"`{e['prune']['method']}`, {tile(e['prune']['tile'])}" + _extras(e) + other,
         f"{100 * statistics.mean(zeros):.1f} % ({100 * least:.1f})",
         ", ".join(str(r["experiment"]["seed"]) for r in runs),
         f"{statistics.mean(dense):.2f}",
@@ -139,14 +184,14 @@ def _extras(e: Mapping[str, Any]) -> str:
     """Other than usual: options, and layers that are not pruned."""
     parts = [f"{name}={value}" for name, value in sorted(e["prune"]["options"].items())]
     parts += [f"without {name}" for name in e["prune"]["keep"]]
-    parts += [f"{e['tune']['distil']:.0%} distilled"] if e["tune"]["distil"] else []
+    if e["tune"]["epochs"] and e["tune"]["distil"]:
+        parts.append(f"{e['tune']['distil']:.0%} distilled")
     return "".join(f", {part}" for part in parts)
 
 
 def kind(record: Mapping[str, Any]) -> tuple[Any, ...]:
     """What runs of one row share: all but the seed and where they ran."""
-    skip = ("seed", "device", "data_folder", "save_every", "cost")
-    e = {name: value for name, value in record["experiment"].items() if name not in skip}
+    e = {name: value for name, value in record["experiment"].items() if name not in PLACE}
     return (json.dumps(e, sort_keys=True),)
 
 

@@ -84,6 +84,31 @@ def test_other_options_are_other_rows(pages):
     assert "| -2.00 |  |" in lines[1]
 
 
+def test_rows_that_differ_in_what_no_cell_shows_say_so(pages):
+    narrow, wide = record(1, "white", 98.0), record(1, "white", 98.5)
+    wide["experiment"]["network_options"] = {"widths": [4, 8]}
+    longer = copy.deepcopy(wide)
+    longer["experiment"]["tune"]["epochs"] = 3.0
+    elsewhere = record(1, "white", 97.0)
+    elsewhere["experiment"]["data"] = "digits"
+    lines = pages.table([narrow, wide, longer, elsewhere]).splitlines()[2:]
+    labels = sorted(line.split(" | ")[1] for line in lines)
+    assert labels == [
+        "`white`, 4",  # the only one on its data
+        "`white`, 4, network_options.widths=[4, 8], tune.epochs=2.0",
+        "`white`, 4, network_options.widths=[4, 8], tune.epochs=3.0",
+        "`white`, 4, tune.epochs=2.0",
+    ]
+
+
+def test_untrained_rows_do_not_tell_how_they_would_be_trained(pages):
+    runs = [record(1, "white", 98.0), record(1, "white", 97.0, sparsity=0.8)]
+    for run, distil in zip(runs, (0.0, 0.5), strict=True):
+        run["experiment"]["tune"] |= {"epochs": 0.0, "distil": distil, "momentum": distil}
+    labels = [line.split(" | ")[1] for line in pages.table(runs).splitlines()[2:]]
+    assert labels == ["`white`, 4", "`white`, 4"]
+
+
 def test_intervals_of_many_runs_use_the_normal_quantile(pages):
     assert pages.interval([0.0, 1.0] * 8) == "+0.50 (+0.25 to +0.75)"
     assert pages.interval([1.0]) == "+1.00"
