@@ -11,7 +11,8 @@ from tvm.ir import IRModule
 
 from .affine import ARITHMETIC, BATCH_NORM, Affine, chain_after, chain_at
 from .bindings import Bindings, map_functions, replaced
-from .ops import WINOGRAD, is_call_to
+from .operators import WINOGRAD
+from .ops import is_call_to
 from .patterns import CONV2D
 
 _MATMUL = "relax.matmul"

@@ -12,7 +12,8 @@ from tvm.ir import IRModule
 from ..cook_toom import canonical_points, points_to_text
 from ..errors import ImportFailed, SparseWinoError, in_context
 from .bindings import Bindings
-from .ops import WINOGRAD, winograd_conv2d
+from .operators import WINOGRAD
+from .ops import winograd_conv2d
 from .patterns import LAYER_NAMES
 
 # Nodes of PyTorch's graph, and what the importer makes of each of them.

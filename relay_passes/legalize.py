@@ -15,18 +15,16 @@ from .._compat import IS_SCHEDULED, tensor_dtype
 from ..errors import in_context
 from ..schedules.build import build_conv
 from .dense_meaning import winograd_stages
-from .ops import has_winograd_relu, sparse_plan, winograd_algorithm, winograd_shape
-
-# TVM's pattern kind of a function that fusion must leave alone.
-_OPAQUE = 8
+from .operators import OPAQUE, packed_plan, winograd_algorithm
+from .ops import winograd_shape
 
 
 def legalize_winograd_conv2d(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """``winograd_conv2d`` in TE: input transform, perhaps ReLU, product, output transform, bias."""
-    algorithm, shape = winograd_algorithm(call), winograd_shape(call)
+    algorithm, shape = winograd_algorithm(call.attrs), winograd_shape(call)
     bt, _, at = algorithm.arrays(np.float32)
     return builder.call_te(
-        partial(winograd_stages, shape=shape, algorithm=algorithm, relu=has_winograd_relu(call)),
+        partial(winograd_stages, shape=shape, algorithm=algorithm, relu=bool(call.attrs["relu"])),
         *call.args,
         bt=relax.const(bt),
         at=relax.const(at),
@@ -40,7 +38,7 @@ def legalize_packed_conv2d(builder: relax.BlockBuilder, call: relax.Call) -> rel
     The lengths of the packed arrays, which depend on where the zeros are, stay symbolic: layers
     that differ in nothing else share one kernel, which is compiled once.
     """
-    plan, epilogue = sparse_plan(call)
+    plan, epilogue = packed_plan(call.attrs)
     packed = call.args[1 : 1 + int(call.attrs["packed"])]
     specs = tuple(
         ((tirx.Var(f"length_{i}", "int64"),), tensor_dtype(array.ty))
@@ -51,6 +49,6 @@ def legalize_packed_conv2d(builder: relax.BlockBuilder, call: relax.Call) -> rel
             plan, epilogue, specs, int(call.attrs["lanes"]), int(call.attrs["vector_registers"])
         )
     name = str(kernel.attrs["global_symbol"])
-    kernel = kernel.with_attrs({"op_pattern": _OPAQUE, IS_SCHEDULED: True})
+    kernel = kernel.with_attrs({"op_pattern": OPAQUE, IS_SCHEDULED: True})
     function = builder.add_func(kernel.without_attr("global_symbol"), name)
     return relax.call_tir(function, list(call.args), call.ty)

@@ -6,24 +6,21 @@ completed by zeros to whole blocks. TVM knows it through :mod:`tvm_sparsewino._a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from tvm import relax, tirx
 from tvm.ir import Op
 
 from .._autoload import autoload
-from .._compat import IS_SCHEDULED, dict_attrs, tensor_dtype
+from .._compat import IS_SCHEDULED, tensor_dtype
 from ..config import Epilogue
 from ..config_linear import LinearPlan
 from ..errors import ShapeError, in_context
 from ..schedules.linear_build import build_linear, linear_layout
+from .operators import OPAQUE, packed_attrs
 from .ops import static_shape
 
 LINEAR = "sparsewino.linear"
-
-# TVM's pattern kind of a function that fusion must leave alone.
-_OPAQUE = 8
 
 
 def packed_linear(
@@ -47,14 +44,7 @@ def packed_linear(
         lanes, vector_registers: the vector unit that the weights were packed for.
     """
     autoload()
-    attrs = dict_attrs(
-        layer=plan.name,
-        packed=len(packed),
-        lanes=lanes,
-        vector_registers=vector_registers,
-        plan=json.dumps(plan.to_json()),
-        epilogue=json.dumps(epilogue.to_json()),
-    )
+    attrs = packed_attrs(plan, epilogue, len(packed), lanes, vector_registers)
     return relax.Call(Op.get(LINEAR), [data, *packed, *([] if bias is None else [bias])], attrs)
 
 
@@ -98,7 +88,7 @@ def legalize_linear(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr
     with in_context(f"layer {plan.name!r}"):
         kernel = build_linear(plan, epilogue, specs, *_unit(call), leading)
     name = str(kernel.attrs["global_symbol"])
-    kernel = kernel.with_attrs({"op_pattern": _OPAQUE, IS_SCHEDULED: True})
+    kernel = kernel.with_attrs({"op_pattern": OPAQUE, IS_SCHEDULED: True})
     function = builder.add_func(kernel.without_attr("global_symbol"), name)
     return relax.call_tir(function, list(call.args), call.ty)
 

@@ -15,14 +15,8 @@ from ..config import ConvShape, Epilogue
 from ..errors import ShapeError, in_context
 from ..geometry import as_padding, check_shape, winograd_refusal
 from .bindings import Bindings
-from .ops import (
-    WINOGRAD,
-    has_winograd_relu,
-    is_call_to,
-    static_shape,
-    winograd_algorithm,
-    winograd_shape,
-)
+from .operators import WINOGRAD, winograd_algorithm
+from .ops import is_call_to, static_shape, winograd_shape
 
 CONV2D = "relax.nn.conv2d"
 # Function attribute: name of the variable that holds a convolution -> the layer's name.
@@ -107,14 +101,14 @@ def _unique(name: str, taken: set[str]) -> str:
 def _site(name: str, var: relax.Var, call: relax.Call, bindings: Bindings) -> ConvSite:
     weight = bindings.constant(call.args[1])
     if is_call_to(call, WINOGRAD):
-        algorithm, shape = winograd_algorithm(call), winograd_shape(call)
+        algorithm, shape = winograd_algorithm(call.attrs), winograd_shape(call)
         if weight is None:
             return ConvSite(name, var, call, reason="its weights are not constant")
         if len(call.args) == 3 and bindings.constant(call.args[2]) is None:
             return ConvSite(name, var, call, reason="its bias is not constant")
         if not algorithm.is_canonical:
             return ConvSite(name, var, call, reason=f"its {algorithm} has points of its own")
-        relu = has_winograd_relu(call)
+        relu = bool(call.attrs["relu"])
         return _checked(ConvSite(name, var, call, shape, weight, algorithm.m, relu=relu))
     reason = _spatial_refusal(call, weight)
     if reason:

@@ -9,6 +9,7 @@ from tvm_sparsewino import driver, reference
 from tvm_sparsewino.config import CompileConfig
 from tvm_sparsewino.errors import ConfigError, ShapeError
 from tvm_sparsewino.relay_passes import SparsifyConvs, ops, plan
+from tvm_sparsewino.relay_passes.operators import DIRECT
 
 DIRECT_ONLY = CompileConfig(winograd_for_dense=False)
 F32 = 1e-5  # of the output's maximum: float32 sums of some hundred terms
@@ -62,13 +63,13 @@ def test_the_operator_takes_what_follows(layer):
     mod, plans = layer
     after = SparsifyConvs(plans, "llvm")(mod)
     relax.analysis.well_formed(after)
-    assert operators(after) == [ops.DIRECT]
+    assert operators(after) == [DIRECT]
 
 
 def test_its_operands_are_checked(layer):
     mod, plans = layer
     bindings = SparsifyConvs(plans, "llvm")(mod)["main"].body.blocks[0].bindings
-    call = next(b.value for b in bindings if ops.is_call_to(b.value, ops.DIRECT))
+    call = next(b.value for b in bindings if ops.is_call_to(b.value, DIRECT))
     *operands, _ = call.args
     short = relax.Call(call.op, operands, call.attrs)
     with pytest.raises(ShapeError, match=r"'layer': takes the operands .*'residual'"):

@@ -12,7 +12,8 @@ from tvm_sparsewino.nn.layers import WinogradConv2d
 from tvm_sparsewino.relay_passes import plan
 from tvm_sparsewino.relay_passes.bindings import Bindings
 from tvm_sparsewino.relay_passes.import_torch import import_exported_program
-from tvm_sparsewino.relay_passes.ops import WINOGRAD, is_call_to
+from tvm_sparsewino.relay_passes.operators import WINOGRAD
+from tvm_sparsewino.relay_passes.ops import is_call_to
 from tvm_sparsewino.relay_passes.patterns import LAYER_NAMES
 
 X = torch.linspace(-1, 1, 2 * 3 * 9 * 7).reshape(2, 3, 9, 7)

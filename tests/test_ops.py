@@ -11,6 +11,7 @@ from tvm_sparsewino.config import ConvShape, Epilogue, LayerPlan
 from tvm_sparsewino.cook_toom import cook_toom
 from tvm_sparsewino.errors import ConfigError, ShapeError
 from tvm_sparsewino.relay_passes import ops
+from tvm_sparsewino.relay_passes.operators import packed_plan
 
 # Coefficients of normal size, float32 sums over at most 36 * 5 products: a few units of 1e-7.
 TOLERANCE = 1e-5
@@ -156,7 +157,7 @@ def test_the_sparse_operator_carries_its_plan():
     epilogue = Epilogue(bias=True, residual=True, activation="prelu")
     made, ty = sparse(epilogue, (5,), (5,), (1, 5, 8, 6))
     assert tuple(int(d) for d in ty.shape.values) == (1, 5, 8, 6)
-    assert ops.sparse_plan(made) == (PLAN, epilogue)
+    assert packed_plan(made.attrs) == (PLAN, epilogue)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tvm_sparsewino.config import CompileConfig
 from tvm_sparsewino.errors import ShapeError, TargetError
 from tvm_sparsewino.relay_passes import ops, plan
 from tvm_sparsewino.relay_passes.bindings import Bindings
+from tvm_sparsewino.relay_passes.operators import WINOGRAD
 from tvm_sparsewino.relay_passes.patterns import LAYER_NAMES
 from tvm_sparsewino.schedules.target import parse_target
 
@@ -114,7 +115,7 @@ def test_constants_behind_arithmetic_are_constants():
     layer = the_plan(build)
     assert layer.density == mask.mean()
     bindings = Bindings(module(build, SHAPE)["main"])
-    (call,) = [b.value for b in bindings.order if ops.is_call_to(b.value, ops.WINOGRAD)]
+    (call,) = [b.value for b in bindings.order if ops.is_call_to(b.value, WINOGRAD)]
     np.testing.assert_array_equal(bindings.constant(call.args[1]), np.where(mask, q / 4, 0))
     assert bindings.constant(call.args[0]) is None
 

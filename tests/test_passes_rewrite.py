@@ -15,6 +15,7 @@ from tvm_sparsewino.errors import ConfigError
 from tvm_sparsewino.packing import pack
 from tvm_sparsewino.planner import plan_of, spatial_options, winograd_coefficients
 from tvm_sparsewino.relay_passes import SparsifyConvs, ops, plan, sparsewino_pipeline
+from tvm_sparsewino.relay_passes.operators import SPARSE, packed_plan
 from tvm_sparsewino.schedules.target import parse_target
 
 TARGET = "llvm"
@@ -176,7 +177,7 @@ def prelu_used_twice(b, y, x):
 def test_what_is_no_epilogue_stays(u, follow, left):
     before = module(lambda b, x: follow(b, winograd(b, x, u), x), SHAPE)
     after, _ = sparsify(before)
-    assert [name for name in operators(after) if name != "relax.reshape"] == [ops.SPARSE, *left]
+    assert [name for name in operators(after) if name != "relax.reshape"] == [SPARSE, *left]
 
 
 def test_a_residual_of_another_shape_stays(u):
@@ -184,7 +185,7 @@ def test_a_residual_of_another_shape_stays(u):
         return added(b, winograd(b, x, u), row)
 
     after, _ = sparsify(module(build, SHAPE, (1, K, 1, 7)))
-    assert operators(after) == [ops.SPARSE, "relax.add"]
+    assert operators(after) == [SPARSE, "relax.add"]
 
 
 def test_two_convolutions_that_meet_share_one_sum(u):
@@ -195,9 +196,9 @@ def test_two_convolutions_that_meet_share_one_sum(u):
         return b.emit(RELU(added(b, first, second)))
 
     after, plans = sparsify(module(build, SHAPE))
-    assert operators(after) == [ops.SPARSE, ops.SPARSE]
+    assert operators(after) == [SPARSE, SPARSE]
     calls = [b.value for block in after["main"].body.blocks for b in block.bindings][:2]
-    epilogues = [ops.sparse_plan(call)[1] for call in calls]
+    epilogues = [packed_plan(call.attrs)[1] for call in calls]
     assert epilogues == [Epilogue(), Epilogue(residual=True, activation="relu")]
     assert [layer.name for layer in plans] == ["first", "second"]
 

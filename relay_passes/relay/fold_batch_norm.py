@@ -9,8 +9,8 @@ import tvm
 from tvm import relay
 from tvm.ir import IRModule
 
+from ..operators import WINOGRAD
 from .graph import Graph, is_call_to, map_functions, named_constant, rebuilt
-from .ops import WINOGRAD
 from .sites import CONV2D, layer_name, per_channel
 
 

@@ -9,17 +9,15 @@ import numpy as np
 from tvm import te
 
 from ..._compat import tir
-from ...config import ConvShape, Epilogue, LayerPlan
-from ...cook_toom import CookToom
 from ...errors import in_context
 from ...schedules.build import build_conv
 from ..dense_meaning import winograd_stages
+from ..operators import packed_plan, winograd_algorithm, winograd_shape
 
 
-def kernel(
-    plan: LayerPlan, epilogue: Epilogue, attrs: Any, inputs: Sequence[te.Tensor]
-) -> list[te.Tensor]:
+def kernel(attrs: Any, inputs: Sequence[te.Tensor]) -> list[te.Tensor]:
     """A call with packed weights: its kernel as one extern stage."""
+    plan, epilogue = packed_plan(attrs)
     packed = inputs[1 : 1 + int(attrs["packed"])]
     specs = tuple((tuple(int(d) for d in t.shape), str(t.dtype)) for t in packed)
     with in_context(f"layer {plan.name!r}"):
@@ -44,14 +42,12 @@ def kernel(
     ]
 
 
-def dense_meaning(algorithm: CookToom, attrs: Any, inputs: Sequence[te.Tensor]) -> list[te.Tensor]:
+def dense_meaning(attrs: Any, inputs: Sequence[te.Tensor]) -> list[te.Tensor]:
     """``winograd_conv2d`` as TE stages: input transform, product, output transform."""
     data, weight = inputs
+    algorithm = winograd_algorithm(attrs)
     bt, _, at = algorithm.arrays(np.float32)
-    n, c, h, w = (int(d) for d in data.shape)
-    padding = tuple(int(p) for p in attrs["padding"])
-    k, groups = int(weight.shape[1]), int(attrs["groups"])
-    shape = ConvShape(n, c, h, w, k, algorithm.r, padding, groups)
+    shape = winograd_shape(attrs, *(tuple(int(d) for d in t.shape) for t in inputs))
     tables = {"bt": _table(bt, "bt"), "at": _table(at, "at")}
     return [
         winograd_stages(

@@ -10,8 +10,9 @@ from tvm import relay
 from ...config import ConvShape, Epilogue
 from ...errors import ShapeError, in_context
 from ...geometry import as_padding, check_shape, winograd_refusal
+from ..operators import WINOGRAD, winograd_algorithm, winograd_shape
 from .graph import Graph, is_call_to, source_name
-from .ops import WINOGRAD, algorithm, static_shape, winograd_shape
+from .ops import static_shape
 
 CONV2D = "nn.conv2d"
 _SUFFIX = ".weight"
@@ -117,7 +118,7 @@ def _site(name: str, call: relay.Call, graph: Graph) -> ConvSite:
         return ConvSite(name, call, reason="its weights are not constant")
     attrs = call.attrs
     if is_call_to(call, WINOGRAD):
-        winograd = algorithm(attrs)
+        winograd = winograd_algorithm(attrs)
         if not winograd.is_canonical:
             return ConvSite(name, call, reason=f"its {winograd} has points of its own")
         shape = winograd_shape(attrs, data, weight.shape)

@@ -215,7 +215,7 @@ def test_a_plan_for_another_layer_is_refused(planned):
 def test_operands_that_do_not_fit(rng):
     options = {"m": 2, "r": 3, "points": ("0", "1", "-1", "inf"), "padding": (1, 1, 1, 1)}
     bad = {
-        "needs data": (SHAPE, (15, 8, 6), 1),
+        "needs weights": (SHAPE, (15, 8, 6), 1),
         "do not fit 4 groups": (SHAPE, (16, 8, 2), 4),
     }
     for message, (data, u, groups) in bad.items():
