@@ -247,3 +247,15 @@ def test_batches_out_of_range():
             Batches(source(20), batch, 1, ranks=ranks)
     with pytest.raises(ConfigError, match="shift"):
         Augment(shift=-1)
+
+
+@pytest.mark.parametrize("number", [4095, 4096, 6000, 8191, 9000])
+def test_statistics_are_of_images_from_the_first_to_the_last(number):
+    # Kept class by class: the second half is white.
+    images = torch.zeros(number, 1, 1, 1, dtype=torch.uint8)
+    images[number // 2 :] = 255
+    source = ArraySource(images, torch.zeros(number, dtype=torch.int64), 1)
+    batches = Batches(source, 8, 0)
+    # Half of the images, to one of those that are looked at.
+    assert float(batches.mean) == pytest.approx(0.5, abs=1 / 4000)
+    assert float(batches.deviation) == pytest.approx(0.5, abs=1 / 4000)

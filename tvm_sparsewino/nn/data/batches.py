@@ -162,7 +162,9 @@ def _shifted(images: Tensor, moves: Tensor) -> Tensor:
 def _statistics(source: ImageSource) -> tuple[Tensor, Tensor]:
     """Mean and deviation per channel of evenly spaced images, in units of 255."""
     number = len(source.labels)
-    indices = torch.arange(0, number, max(1, number // _SAMPLE))[:_SAMPLE]
+    count = min(number, _SAMPLE)
+    # From the first to the last: images are often kept class by class.
+    indices = torch.arange(count) * number // count
     total, square = torch.zeros(2, source.channels, dtype=torch.float64)
     count = 0
     for part in indices.split(256):
