@@ -41,7 +41,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "rows4": {"criterion": "activation", "structure": "rows4"},
     "kernel": {"criterion": "activation", "structure": "kernel"},
     WINOGRAD_RELU: {"criterion": "activation"},
-    ONE_SHOT: {"budget": "layer"},
+    ONE_SHOT: {"budget": "global"},
     COARSE: {"structure": "kernel", "candidates": 20},
 }
 # Methods that prune before training starts, with what may be chosen.
