@@ -6,66 +6,28 @@ so that every convolution that is left alone has a reason.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from tvm import relax
 
-from ..config import ConvShape, Epilogue
+from ..config import Epilogue
 from ..errors import ShapeError, in_context
-from ..geometry import as_padding, check_shape, winograd_refusal
 from .bindings import Bindings
-from .operators import WINOGRAD, winograd_algorithm
+from .operators import WINOGRAD
 from .ops import is_call_to, static_shape, winograd_shape
+from .sites import (
+    ConvSite,
+    EpilogueMatch,
+    per_channel,
+    spatial_site,
+    unique_name,
+    winograd_site,
+)
 
 CONV2D = "relax.nn.conv2d"
 # Function attribute: name of the variable that holds a convolution -> the layer's name.
 LAYER_NAMES = "sparsewino.layer_names"
-
-
-@dataclass(frozen=True, eq=False)
-class ConvSite:
-    """One convolution in a function.
-
-    Attributes:
-        name: the layer's name, unique in the function.
-        var: the variable that holds its result.
-        call: the call of ``relax.nn.conv2d`` or ``sparsewino.winograd_conv2d``.
-        shape: its shape; None when a kernel cannot take it.
-        weight: its weights, spatial [K, C/groups, r, s] or Winograd [alpha^2, K, C/groups].
-        m: the tile that Winograd weights were made for; 0 for spatial weights.
-        reason: why no kernel can take it; "" when one can.
-        relu: whether its negative transformed inputs count as zero.
-    """
-
-    name: str
-    var: relax.Var
-    call: relax.Call
-    shape: ConvShape | None = None
-    weight: np.ndarray | None = None
-    m: int = 0
-    reason: str = ""
-    relu: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class EpilogueMatch:
-    """What follows a convolution and can run inside its kernel.
-
-    Attributes:
-        tail: the variable that holds the result of all of it.
-        inner: variables of the chain that nothing else uses, the convolution's among them.
-        epilogue: the same as the kernel's options.
-        bias, slope: float32 [K], or None.
-        residual: the tensor that is added, or None.
-    """
-
-    tail: relax.Var
-    inner: tuple[relax.Var, ...]
-    epilogue: Epilogue
-    bias: np.ndarray | None = None
-    slope: np.ndarray | None = None
-    residual: relax.Expr | None = None
 
 
 # ---- convolutions ------------------------------------------------------------------------------
@@ -82,68 +44,22 @@ def find_convs(bindings: Bindings) -> list[ConvSite]:
     taken: set[str] = set()
     for binding in bindings.order:
         if is_call_to(binding.value, CONV2D) or is_call_to(binding.value, WINOGRAD):
-            name = _unique(str(names.get(binding.var.name, binding.var.name)), taken)
+            name = unique_name(str(names.get(binding.var.name, binding.var.name)), taken)
             with in_context(f"layer {name!r}"):
-                sites.append(_site(name, binding.var, binding.value, bindings))
+                sites.append(_site(ConvSite(name, binding.value, binding.var), bindings))
     return sites
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    """``name``, or ``name:2`` and so on for a layer that the network calls again."""
-    candidate, calls = name, 1
-    while candidate in taken:
-        calls += 1
-        candidate = f"{name}:{calls}"
-    taken.add(candidate)
-    return candidate
-
-
-def _site(name: str, var: relax.Var, call: relax.Call, bindings: Bindings) -> ConvSite:
+def _site(site: ConvSite, bindings: Bindings) -> ConvSite:
+    """``site``, of which name, call and variable are known, complete."""
+    call = site.call
     weight = bindings.constant(call.args[1])
-    if is_call_to(call, WINOGRAD):
-        algorithm, shape = winograd_algorithm(call.attrs), winograd_shape(call)
-        if weight is None:
-            return ConvSite(name, var, call, reason="its weights are not constant")
-        if len(call.args) == 3 and bindings.constant(call.args[2]) is None:
-            return ConvSite(name, var, call, reason="its bias is not constant")
-        if not algorithm.is_canonical:
-            return ConvSite(name, var, call, reason=f"its {algorithm} has points of its own")
-        relu = bool(call.attrs["relu"])
-        return _checked(ConvSite(name, var, call, shape, weight, algorithm.m, relu=relu))
-    reason = _spatial_refusal(call, weight)
-    if reason:
-        return ConvSite(name, var, call, reason=reason)
-    return _checked(ConvSite(name, var, call, _spatial_shape(call, weight), weight))
-
-
-def _spatial_shape(call: relax.Call, weight: np.ndarray) -> ConvShape:
-    attrs = call.attrs
-    padding, stride, dilation = (
-        tuple(int(v) for v in values) for values in (attrs.padding, attrs.strides, attrs.dilation)
-    )
-    n, c, h, w = static_shape(call.args[0], "data")
-    k, _, r, s = weight.shape
-    groups = int(attrs.groups)
-    return ConvShape(n, c, h, w, k, r, as_padding(padding), groups, stride, dilation, s)
-
-
-def _checked(site: ConvSite) -> ConvSite:
-    """``site``, or the reason why no kernel takes its shape."""
-    try:
-        check_shape(site.shape)
-        reason = winograd_refusal(site.shape) if site.m else ""
-    except ShapeError as error:
-        reason = str(error)
-    return ConvSite(site.name, site.var, site.call, reason=reason) if reason else site
-
-
-def _spatial_refusal(call: relax.Call, weight: np.ndarray | None) -> str:
-    """Why no kernel can take a plain convolution, whatever its shape; "" when one can."""
-    attrs = call.attrs
-    static_shape(call.args[0], "data")
-    if attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW" or attrs.out_layout != "NCHW":
-        return f"its layout is {attrs.data_layout} with {attrs.kernel_layout} weights, not NCHW"
-    return "its weights are not constant" if weight is None else ""
+    if not is_call_to(call, WINOGRAD):
+        return spatial_site(site, static_shape(call.args[0], "data"), weight)
+    shape = winograd_shape(call)
+    if weight is not None and len(call.args) == 3 and bindings.constant(call.args[2]) is None:
+        return replace(site, reason="its bias is not constant")
+    return winograd_site(site, shape, weight)
 
 
 # ---- what follows a convolution ----------------------------------------------------------------
@@ -262,16 +178,7 @@ class _Chain:
         return users
 
     def _per_channel(self, expr: relax.Expr, vector: bool = False) -> np.ndarray | None:
-        """A constant that holds one float32 per output channel (or one for all), as [K]."""
-        value = self.bindings.constant(expr)
-        if value is None or value.dtype != np.float32:
-            return None
-        per_channel = (self.channels,) if vector else (self.channels, 1, 1)
-        if value.size not in (1, self.channels) or value.ndim > 4:
-            return None
-        if value.size > 1 and value.shape[-len(per_channel) :] != per_channel:
-            return None
-        return np.ascontiguousarray(np.broadcast_to(value.reshape(-1), (self.channels,)))
+        return per_channel(self.bindings.constant(expr), self.channels, vector)
 
     def _shape(self, expr: relax.Expr) -> tuple[int, ...] | None:
         try:

@@ -6,15 +6,15 @@ from typing import Any
 
 from tvm.ir import IRModule
 
-from ..config import CompileConfig, LayerPlan
+from ..config import CompileConfig
 from ..config_linear import AnyPlan
-from ..planner import plan_left, plan_spatial, plan_winograd
 from ..records import Records
 from ..schedules.target import CpuTarget
 from .bindings import Bindings, is_graph
-from .patterns import ConvSite, find_convs
+from .patterns import find_convs
 from .plans import as_cpu_target
 from .rewrite_linear import plan_linears
+from .sites import ConvSite, plan_site
 
 
 def plan(
@@ -44,7 +44,7 @@ def plan(
     """
     cpu = as_cpu_target(target)
     options = (cpu, config or CompileConfig(), threads, records)
-    convs = tuple(_plan_site(site, *options) for site in conv_sites(mod))
+    convs = tuple(plan_site(site, *options) for site in conv_sites(mod))
     return convs + plan_linears(mod, cpu, threads)
 
 
@@ -56,19 +56,3 @@ def conv_sites(mod: IRModule) -> list[ConvSite]:
     """
     graphs = [func for func in mod.functions.values() if is_graph(func)]
     return [site for func in graphs for site in find_convs(Bindings(func))]
-
-
-def _plan_site(
-    site: ConvSite,
-    cpu: CpuTarget,
-    config: CompileConfig,
-    threads: int,
-    records: Records | None,
-) -> LayerPlan:
-    if site.reason:
-        return plan_left(site.name, site.reason)
-    name, shape, weight = site.name, site.shape, site.weight
-    if site.m:
-        options = (cpu, config, threads, records, site.relu)
-        return plan_winograd(name, shape, weight, site.m, *options)
-    return plan_spatial(name, shape, weight, cpu, config, threads, records)

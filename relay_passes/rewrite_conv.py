@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
 from ..config import LayerPlan
-from ..errors import ConfigError, in_context
-from ..packing import pack
-from ..planner import winograd_coefficients
+from ..errors import in_context
 from ..schedules.target import CpuTarget
 from .bindings import Bindings, map_functions, replaced
 from .ops import packed_conv2d
-from .patterns import ConvSite, EpilogueMatch, find_convs, match_epilogue
+from .patterns import find_convs, match_epilogue
 from .plans import as_cpu_target, plans_by_name
+from .sites import ConvSite, EpilogueMatch, check_fits, packed_arrays
 
 
 @tvm.transform.module_pass(opt_level=0, name="SparsifyConvs")
@@ -63,7 +61,7 @@ def _rewrite(func: relax.Function, plans: dict[str, LayerPlan], cpu: CpuTarget) 
         if not isinstance(plan, LayerPlan) or plan.algorithm == "left":
             continue
         with in_context(f"layer {site.name!r}"):
-            _check_fits(plan, site)
+            check_fits(plan, site)
             match = match_epilogue(site, bindings, claimed)
             values[match.tail] = _operator(plan, site, match, cpu)
         claimed |= {*match.inner, match.tail}
@@ -71,32 +69,13 @@ def _rewrite(func: relax.Function, plans: dict[str, LayerPlan], cpu: CpuTarget) 
     return replaced(func, values, dropped) if values else func
 
 
-def _check_fits(plan: LayerPlan, site: ConvSite) -> None:
-    """Refuse a plan that was made for another layer or another shape."""
-    if site.reason:
-        raise ConfigError(f"the plan says {plan.algorithm}, but {site.reason}")
-    if plan.conv != site.shape:
-        raise ConfigError(f"the plan was made for {plan.conv}, the layer is {site.shape}")
-    if plan.winograd_relu != site.relu:
-        have, want = (("without", "with")[flag] for flag in (plan.winograd_relu, site.relu))
-        raise ConfigError(
-            f"the plan is one {have} a ReLU of transformed inputs, the layer one {want} it"
-        )
-    if site.m not in (0, plan.m):
-        raise ConfigError(f"the plan says m = {plan.m}, the weights are made for m = {site.m}")
-
-
 def _operator(plan: LayerPlan, site: ConvSite, match: EpilogueMatch, cpu: CpuTarget) -> relax.Call:
-    weight = site.weight
-    if plan.m and not site.m:
-        weight = winograd_coefficients(weight, plan.m)
-    packed = pack(np.ascontiguousarray(weight, np.float32), plan, cpu.lanes)
-    operands = [relax.const(v) for v in (match.bias, match.slope) if v is not None]
+    operands = [relax.const(values) for values in match.vectors]
     if match.residual is not None:
         operands.append(match.residual)
     return packed_conv2d(
         site.call.args[0],
-        [relax.const(array) for array in packed.arrays],
+        [relax.const(array) for array in packed_arrays(site, plan, cpu)],
         operands,
         plan=plan,
         epilogue=match.epilogue,

@@ -10,8 +10,9 @@ from tvm import relay
 from tvm.ir import IRModule
 
 from ..operators import WINOGRAD
+from ..sites import per_channel
 from .graph import Graph, is_call_to, map_functions, named_constant, rebuilt
-from .sites import CONV2D, layer_name, per_channel
+from .patterns import CONV2D, layer_name
 
 
 @tvm.transform.module_pass(opt_level=0, name="sparsewino.FoldBatchNorm")

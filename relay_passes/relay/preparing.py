@@ -11,7 +11,7 @@ from tvm.ir import IRModule
 
 from .fold_batch_norm import FoldBatchNorm
 from .graph import Graph, is_call_to, is_graph, map_functions, named_constant, rebuilt
-from .sites import CONV2D, layer_name
+from .patterns import CONV2D, layer_name
 
 
 def prepare(mod: IRModule, params: Mapping[str, Any] | None = None) -> IRModule:

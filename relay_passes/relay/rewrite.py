@@ -11,14 +11,14 @@ from tvm.ir import IRModule
 
 from ...config import CompileConfig, LayerPlan
 from ...errors import ConfigError, in_context
-from ...packing import pack
-from ...planner import kernel_weight, plan_left, plan_spatial, plan_winograd, weight_density
+from ...planner import plan_left, weight_density
 from ...records import Records
 from ...schedules.target import CpuTarget
 from ..plans import as_cpu_target, plans_by_name
+from ..sites import ConvSite, EpilogueMatch, check_fits, packed_arrays, plan_site
 from .graph import Graph, is_graph, map_functions, rebuilt
 from .ops import packed_conv2d
-from .sites import ConvSite, EpilogueMatch, find_convs, match_epilogue
+from .patterns import find_convs, match_epilogue
 
 
 def plan(
@@ -51,27 +51,16 @@ def plan(
     options = (as_cpu_target(target), config or CompileConfig(), threads, records)
     graphs = [Graph(func) for func in mod.functions.values() if is_graph(func)]
     sites = [site for graph in graphs for site in find_convs(graph)]
-    return tuple(_plan_site(site, min_sparsity, *options) for site in sites)
+    return tuple(_too_dense(site, min_sparsity) or plan_site(site, *options) for site in sites)
 
 
-def _plan_site(
-    site: ConvSite,
-    min_sparsity: float,
-    cpu: CpuTarget,
-    config: CompileConfig,
-    threads: int,
-    records: Records | None,
-) -> LayerPlan:
-    if site.reason:
-        return plan_left(site.name, site.reason)
-    zeros = 1 - weight_density(site.weight)
-    if zeros < min_sparsity:
-        reason = f"{zeros:.0%} of its weights are zero, less than {min_sparsity:.0%}"
-        return plan_left(site.name, reason, site.shape)
-    layer = (site.name, site.shape, site.weight)
-    if site.m:
-        return plan_winograd(*layer, site.m, cpu, config, threads, records, site.relu)
-    return plan_spatial(*layer, cpu, config, threads, records)
+def _too_dense(site: ConvSite, min_sparsity: float) -> LayerPlan | None:
+    """The plan that leaves a convolution with too few zeros; None for any other."""
+    zeros = 1.0 if site.reason else 1 - weight_density(site.weight)
+    if zeros >= min_sparsity:
+        return None
+    reason = f"{zeros:.0%} of its weights are zero, less than {min_sparsity:.0%}"
+    return plan_left(site.name, reason, site.shape)
 
 
 @tvm.transform.module_pass(opt_level=0, name="sparsewino.SparsifyConvs")
@@ -112,32 +101,17 @@ def _rewrite(func: relay.Function, plans: dict[str, LayerPlan], cpu: CpuTarget) 
         if layer_plan is None or layer_plan.algorithm == "left":
             continue
         with in_context(f"layer {site.name!r}"):
-            _check_fits(layer_plan, site)
+            check_fits(layer_plan, site)
             match = match_epilogue(site, graph, claimed)
             replacements[match.tail] = _operator(layer_plan, site, match, cpu)
         claimed |= {*match.inner, match.tail}
     return rebuilt(graph, replacements) if replacements else func
 
 
-def _check_fits(layer_plan: LayerPlan, site: ConvSite) -> None:
-    """Refuse a plan that was made for another layer or another shape."""
-    if site.reason:
-        raise ConfigError(f"the plan says {layer_plan.algorithm}, but {site.reason}")
-    if layer_plan.conv != site.shape:
-        raise ConfigError(f"the plan was made for {layer_plan.conv}, the layer is {site.shape}")
-    if site.m not in (0, layer_plan.m):
-        raise ConfigError(
-            f"the plan says m = {layer_plan.m}, the weights are made for m = {site.m}"
-        )
-    if layer_plan.winograd_relu != site.relu:
-        raise ConfigError("plan and layer differ in the ReLU of transformed inputs")
-
-
 def _operator(plan: LayerPlan, site: ConvSite, match: EpilogueMatch, cpu: CpuTarget) -> Any:
     """The call that replaces a chain, made when what the chain reads is known."""
-    packed = pack(kernel_weight(site.weight, site.m, plan), plan, cpu.lanes)
-    constants = [relay.const(array) for array in packed.arrays]
-    operands = [relay.const(v) for v in (match.bias, match.slope) if v is not None]
+    constants = [relay.const(array) for array in packed_arrays(site, plan, cpu)]
+    operands = [relay.const(values) for values in match.vectors]
 
     def new(changed: Any) -> relay.Call:
         residual = [] if match.residual is None else [changed(match.residual)]

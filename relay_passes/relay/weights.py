@@ -13,9 +13,10 @@ from ...cook_toom import canonical_points, points_to_text
 from ...errors import WeightsError, in_context
 from ...geometry import as_padding
 from ...weights import LayerWeights
+from ..sites import per_channel
 from .graph import Graph, is_call_to, map_functions, named_constant, rebuilt
 from .ops import winograd_conv2d
-from .sites import CONV2D, layer_name, per_channel
+from .patterns import CONV2D, layer_name
 
 
 def with_weights(mod: IRModule, layers: Iterable[LayerWeights]) -> IRModule:

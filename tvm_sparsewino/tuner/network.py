@@ -13,8 +13,8 @@ from ..config import CompileConfig
 from ..errors import in_context
 from ..planner import Option, spatial_options, weights_key, winograd_options
 from ..records import LayerKey, Record, append_record, tuned_fields
-from ..relay_passes.patterns import ConvSite
 from ..relay_passes.plan_layers import conv_sites
+from ..relay_passes.sites import ConvSite
 from ..schedules.target import CpuTarget
 from .candidates import starts
 from .measure import Machine, Problem

@@ -2,63 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from tvm import relay
 
-from ...config import ConvShape, Epilogue
+from ...config import Epilogue
 from ...errors import ShapeError, in_context
-from ...geometry import as_padding, check_shape, winograd_refusal
-from ..operators import WINOGRAD, winograd_algorithm, winograd_shape
+from ..operators import WINOGRAD, winograd_shape
+from ..sites import (
+    ConvSite,
+    EpilogueMatch,
+    per_channel,
+    spatial_site,
+    unique_name,
+    winograd_site,
+)
 from .graph import Graph, is_call_to, source_name
 from .ops import static_shape
 
 CONV2D = "nn.conv2d"
 _SUFFIX = ".weight"
-
-
-@dataclass(frozen=True, eq=False)
-class ConvSite:
-    """One convolution in a function.
-
-    Attributes:
-        name: the layer's name, unique in the function.
-        call: the call of ``nn.conv2d`` or ``sparsewino.winograd_conv2d``.
-        shape: its shape; None when a kernel cannot take it.
-        weight: its weights, spatial [K, C/groups, r, s] or Winograd [alpha^2, K, C/groups].
-        m: the tile that Winograd weights were made for; 0 for spatial weights.
-        relu: whether its negative transformed inputs count as zero.
-        reason: why no kernel can take it; "" when one can.
-    """
-
-    name: str
-    call: relay.Call
-    shape: ConvShape | None = None
-    weight: np.ndarray | None = None
-    m: int = 0
-    relu: bool = False
-    reason: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class EpilogueMatch:
-    """What follows a convolution and can run inside its kernel.
-
-    Attributes:
-        tail: the expression that all of it results in.
-        inner: expressions of the chain that nothing else uses, the convolution's among them.
-        epilogue: the same as the kernel's options.
-        bias, slope: float32 [K], or None.
-        residual: the tensor that is added, or None.
-    """
-
-    tail: relay.Expr
-    inner: tuple[relay.Expr, ...]
-    epilogue: Epilogue
-    bias: np.ndarray | None = None
-    slope: np.ndarray | None = None
-    residual: relay.Expr | None = None
 
 
 # ---- convolutions ------------------------------------------------------------------------------
@@ -74,9 +36,9 @@ def find_convs(graph: Graph) -> list[ConvSite]:
     taken: set[str] = set()
     for expr in graph.order:
         if is_call_to(expr, CONV2D) or is_call_to(expr, WINOGRAD):
-            name = _unique(layer_name(expr) or f"conv2d_{len(sites)}", taken)
+            name = unique_name(layer_name(expr) or f"conv2d_{len(sites)}", taken)
             with in_context(f"layer {name!r}"):
-                sites.append(_site(name, expr, graph))
+                sites.append(_site(ConvSite(name, expr), graph))
     return sites
 
 
@@ -101,54 +63,15 @@ def _weight_name(weight: relay.Expr) -> str:
     return source_name(weight)
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    """``name``, or ``name:2`` and so on for a layer that the network calls again."""
-    candidate, calls = name, 1
-    while candidate in taken:
-        calls += 1
-        candidate = f"{name}:{calls}"
-    taken.add(candidate)
-    return candidate
-
-
-def _site(name: str, call: relay.Call, graph: Graph) -> ConvSite:
+def _site(site: ConvSite, graph: Graph) -> ConvSite:
+    """``site``, of which name and call are known, complete."""
+    call = site.call
     weight = graph.constant(call.args[1])
     data = static_shape(call.args[0].checked_type, "data")
-    if weight is None:
-        return ConvSite(name, call, reason="its weights are not constant")
-    attrs = call.attrs
-    if is_call_to(call, WINOGRAD):
-        winograd = winograd_algorithm(attrs)
-        if not winograd.is_canonical:
-            return ConvSite(name, call, reason=f"its {winograd} has points of its own")
-        shape = winograd_shape(attrs, data, weight.shape)
-        return _checked(ConvSite(name, call, shape, weight, winograd.m, bool(attrs["relu"])))
-    layouts = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout or attrs.data_layout)
-    if layouts != ("NCHW", "OIHW", "NCHW"):
-        reason = f"its layout is {layouts[0]} with {layouts[1]} weights, not NCHW"
-        return ConvSite(name, call, reason=reason)
-    return _checked(ConvSite(name, call, _spatial_shape(attrs, data, weight), weight))
-
-
-def _spatial_shape(
-    attrs: relay.op.op_attrs.Conv2DAttrs, data: tuple, weight: np.ndarray
-) -> ConvShape:
-    padding, stride, dilation = (
-        tuple(int(v) for v in values) for values in (attrs.padding, attrs.strides, attrs.dilation)
-    )
-    n, c, h, w = data
-    k, _, r, s = weight.shape
-    return ConvShape(n, c, h, w, k, r, as_padding(padding), int(attrs.groups), stride, dilation, s)
-
-
-def _checked(site: ConvSite) -> ConvSite:
-    """``site``, or the reason why no kernel takes its shape."""
-    try:
-        check_shape(site.shape)
-        reason = winograd_refusal(site.shape) if site.m else ""
-    except ShapeError as error:
-        reason = str(error)
-    return ConvSite(site.name, site.call, reason=reason) if reason else site
+    if not is_call_to(call, WINOGRAD):
+        return spatial_site(site, data, weight)
+    given = static_shape(call.args[1].checked_type, "weight")
+    return winograd_site(site, winograd_shape(call.attrs, data, given), weight)
 
 
 # ---- what follows a convolution ----------------------------------------------------------------
@@ -245,19 +168,3 @@ def tvm_shape(expr: relay.Expr) -> tuple[int, ...] | None:
         return static_shape(expr.checked_type, "operand")
     except ShapeError:
         return None
-
-
-def per_channel(value: np.ndarray | None, channels: int, vector: bool = False) -> np.ndarray | None:
-    """One float32 per output channel (or one for all) as [K], None if ``value`` is anything else.
-
-    Args:
-        value: a constant.
-        channels: output channels.
-        vector: whether it is given as [K], not as [1, K, 1, 1] or [K, 1, 1].
-    """
-    if value is None or value.dtype != np.float32 or value.size not in (1, channels):
-        return None
-    wanted = (channels,) if vector else (channels, 1, 1)
-    if value.ndim > 4 or (value.size > 1 and value.shape[-len(wanted) :] != wanted):
-        return None
-    return np.ascontiguousarray(np.broadcast_to(value.reshape(-1), (channels,)))
