@@ -15,7 +15,8 @@ from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..geometry import ceil_div
 from ..geometry_depthwise import DepthwiseLayout, register_rows
-from .direct_input import Row, emit_zeros
+from ..geometry_panels import CopiedRow
+from .copied_rows import emit_copy, emit_zeros
 from .epilogue import EpilogueOperands
 from .tails import emit_tail
 
@@ -105,9 +106,9 @@ def _emit_input(
         with T.If(tir.all(y >= 0, y < shape.h)), T.Then():
             for remainder in range(layout.phases[1]):
                 start = remainder - shape.padding[1]
-                part = Row(start, shape.stride[1], length, shape.w, layout.lanes)
+                part = CopiedRow(start, shape.stride[1], length, shape.w)
                 at = base + remainder * length
-                part.emit_copy(data, [image, first + p, y], scratch, at)
+                emit_copy(data, [image, first + p, y], scratch, at, part, layout.lanes)
 
 
 def _emit_plane(plane: _Plane, most: int) -> None:

@@ -19,8 +19,9 @@ from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..geometry import register_tiles
 from ..geometry_direct import DirectLayout
+from .copied_rows import emit_zeros
 from .direct_block import Work, emit_outputs, emit_register_block
-from .direct_input import emit_direct_input, emit_zeros
+from .direct_input import emit_direct_input
 from .direct_tiles import emit_direct_tiles
 from .epilogue import EpilogueOperands
 

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvm_sparsewino.config import ConvShape, LayerPlan
-from tvm_sparsewino.geometry_panels import BlockedPanels, channel_sizes, even_share, panel_rows
+from tvm_sparsewino.geometry_panels import (
+    BlockedPanels,
+    CopiedRow,
+    channel_sizes,
+    even_share,
+    panel_rows,
+)
 
 SIZES = st.integers(1, 40)
 
@@ -41,6 +47,14 @@ def test_blocks_stay_within_their_group(limits, sizes):
     rows_at_once, k_block, channel_block = limits
     plan = LayerPlan("", shape, 1.0, "dense_direct", 0, 0, k_block, channel_block, rows_at_once)
     assert channel_sizes(plan) == sizes
+
+
+@given(st.integers(-9, 9), st.integers(1, 4), SIZES, SIZES)
+def test_a_copied_row_has_all_of_the_map_and_nothing_else(first, step, length, width):
+    row = CopiedRow(first, step, length, width)
+    inside = [i for i in range(length) if 0 <= first + i * step < width]
+    assert list(range(row.start, row.stop)) == inside
+    assert 0 <= row.start <= row.stop <= length
 
 
 def test_what_tasks_are_made_of():

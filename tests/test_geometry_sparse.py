@@ -36,7 +36,7 @@ def filled(layout, x, row):
     for py, phase in enumerate(down.phases):
         for px in range(len(across.phases)):
             plane = (py * len(across.phases) + px) * layout.plane_stride
-            start, stop = across.filled(px)
+            part = across.row(px)
             end = plane + layout.phase_rows * layout.row_stride
             memory[end : end + max(across.span(px) - layout.row_stride, 0)] = 0
             for q in range(layout.phase_rows):
@@ -44,8 +44,8 @@ def filled(layout, x, row):
                 memory[base : base + layout.row_stride] = 0
                 y = (row + q) * down.stride + phase - down.before
                 if 0 <= y < len(x):
-                    for place in range(start, stop):
-                        memory[base + place] = x[y, across.source(px, place)]
+                    for place in range(part.start, part.stop):
+                        memory[base + place] = x[y, part.first + place * part.step]
     return memory
 
 

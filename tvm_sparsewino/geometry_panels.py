@@ -90,6 +90,33 @@ class BlockedPanels(RowPanels):
         return self.shape.n * self.shape.groups * self.k_blocks * self.panels
 
 
+@dataclass(frozen=True)
+class CopiedRow:
+    """Which elements of a row of the map a copied row holds.
+
+    Attributes:
+        first: column of the map that its first element comes from; may be negative.
+        step: columns from one element to the next.
+        length: elements of the copied row.
+        width: columns of the map.
+    """
+
+    first: int
+    step: int
+    length: int
+    width: int
+
+    @property
+    def start(self) -> int:
+        """The first element that lies in the map; those before are padding."""
+        return min(ceil_div(max(-self.first, 0), self.step), self.length)
+
+    @property
+    def stop(self) -> int:
+        """The end of those in the map; the rest is padding."""
+        return max(min(ceil_div(self.width - self.first, self.step), self.length), self.start)
+
+
 def even_share(total: int, most: int) -> int:
     """The size of the parts that ``total`` is cut into evenly, at least 1 and at most ``most``."""
     return ceil_div(total, ceil_div(total, min(max(most, 1), total)))

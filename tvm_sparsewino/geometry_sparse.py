@@ -19,7 +19,14 @@ from functools import lru_cache
 
 from .config import ConvShape, LayerPlan
 from .geometry import CACHE_LINE, ceil_div, check_shape, round_up
-from .geometry_panels import SMALL_INPUT, BlockedPanels, channel_sizes, even_share, panel_rows
+from .geometry_panels import (
+    SMALL_INPUT,
+    BlockedPanels,
+    CopiedRow,
+    channel_sizes,
+    even_share,
+    panel_rows,
+)
 
 SPARE_REGISTERS = 4  # beside the sums: the rows' values, and what the compiler needs
 
@@ -60,17 +67,9 @@ class Axis:
         taps = range(self.taps)
         return self.out + max(self.step_of(t) for t in taps if self.phase_of(t) == phase)
 
-    def filled(self, phase: int) -> tuple[int, int]:
-        """First place of a phase that the map fills, and the one after the last that is read."""
-        first = self.before - self.phases[phase]
-        start = max(ceil_div(first, self.stride), 0)
-        stop = ceil_div(first + self.size, self.stride)
-        start = min(start, self.span(phase))
-        return start, max(min(stop, self.span(phase)), start)
-
-    def source(self, phase: int, place: int) -> int:
-        """The place of the map that lies at a place of a phase."""
-        return place * self.stride + self.phases[phase] - self.before
+    def row(self, phase: int) -> CopiedRow:
+        """What the map has of a phase."""
+        return CopiedRow(self.phases[phase] - self.before, self.stride, self.span(phase), self.size)
 
 
 @dataclass(frozen=True)
@@ -135,8 +134,8 @@ class SparseLayout(BlockedPanels):
         """Floats from one row of a plane to the next: what a row fills, and the zeros it needs."""
         axis, needed = self.horizontal, self.shape.ow
         for phase in range(len(axis.phases)):
-            start, stop = axis.filled(phase)
-            needed = max(needed, stop, axis.span(phase) - start)
+            row = axis.row(phase)
+            needed = max(needed, row.stop, row.length - row.start)
         return needed
 
     @property
