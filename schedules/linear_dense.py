@@ -15,6 +15,7 @@ from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..geometry_linear import DenseLinearLayout
 from .linear_epilogue import LinearEpilogue
+from .wide import wide
 
 
 def emit_dense_linear(
@@ -117,18 +118,14 @@ def _emit_products(work: _Work, row: Any, rows: int, sums: Any, at: Any) -> None
     layout, lanes, c = work.layout, work.layout.lanes, work.layout.shape.c
     channel = tvm_ir.bind(work.part * layout.c_block)
     count = tvm_ir.bind(tir.min(layout.c_block, c - channel))
-    weights = tvm_ir.bind(_wide(work.block * c + channel) * layout.width)
-    inputs = [tvm_ir.bind(_wide((work.first + row + i) * c + channel)) for i in range(rows)]
+    weights = tvm_ir.bind(wide(work.block * c + channel) * layout.width)
+    inputs = [tvm_ir.bind(wide((work.first + row + i) * c + channel)) for i in range(rows)]
     with T.serial(0, count) as step:
         loaded = []
         for v in range(layout.vectors):
-            index = tvm_ir.ramp(weights + _wide(step) * layout.width + v * lanes, 1, lanes)
+            index = tvm_ir.ramp(weights + wide(step) * layout.width + v * lanes, 1, lanes)
             loaded.append(tvm_ir.bind(work.values[index]) if rows > 1 else work.values[index])
         for i, start in enumerate(inputs):
-            x = tvm_ir.bind(tvm_ir.broadcast(work.data[start + _wide(step)], lanes))
+            x = tvm_ir.bind(tvm_ir.broadcast(work.data[start + wide(step)], lanes))
             for v, value in enumerate(loaded):
                 T.buffer_store(sums, sums[at(i, v)] + x * value, [at(i, v)])
-
-
-def _wide(index: Any) -> Any:
-    return tir.Cast("int64", index)

@@ -19,7 +19,7 @@ from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..geometry_linear import SparseLinearLayout
 from .linear_epilogue import LinearEpilogue
-from .sparse_gemm import wide
+from .wide import wide
 
 
 def emit_sparse_linear(

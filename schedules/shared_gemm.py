@@ -16,7 +16,7 @@ from .._compat import T
 from ..config import LayerPlan
 from ..geometry import KernelLayout
 from ..row_slices import vector_parts
-from .sparse_gemm import wide
+from .wide import wide
 
 
 def emit_shared_gemm(

@@ -22,9 +22,9 @@ from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..geometry_sparse import SparseLayout, register_tile
 from .epilogue import EpilogueOperands
-from .sparse_gemm import wide
 from .sparse_input import emit_sparse_input
 from .sparse_tile import Work, emit_tile
+from .wide import wide
 
 
 def emit_sparse_conv(

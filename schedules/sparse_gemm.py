@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import _compat as tvm_ir
-from .._compat import T, tir
+from .._compat import T
 from ..config import LayerPlan
 from ..geometry import KernelLayout
 from .splat import load_splats
+from .wide import wide
 
 
 def emit_sparse_gemm(
@@ -88,8 +89,3 @@ def emit_rows(
             for i in range(vectors):
                 target = tvm_ir.ramp(base + i * lanes, 1, lanes)
                 T.buffer_store(product, sums[at(row, i)], [target])
-
-
-def wide(index: Any) -> Any:
-    """64-bit address arithmetic: with 32 bits LLVM adds a sign extension per lane."""
-    return tir.Cast("int64", index)

@@ -16,8 +16,8 @@ from .._compat import T, tir
 from ..geometry import ceil_div
 from ..geometry_sparse import SparseLayout, Tile
 from .epilogue import EpilogueOperands
-from .sparse_gemm import wide
 from .splat import load_splats
+from .wide import wide
 
 
 @dataclass(frozen=True)

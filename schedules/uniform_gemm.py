@@ -14,7 +14,8 @@ from .. import _compat as tvm_ir
 from .._compat import T
 from ..config import LayerPlan
 from ..geometry import KernelLayout
-from .sparse_gemm import emit_rows, wide
+from .sparse_gemm import emit_rows
+from .wide import wide
 
 
 def emit_balanced_gemm(
