@@ -36,6 +36,7 @@ LAYERS = (
     (
         *(
             "packing",
+            "packing_rows",
             "packing_direct",
             "packing_sparse",
             "packing_shared",

@@ -23,17 +23,19 @@ Dense, operands in this order:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from .config import LayerPlan
-from .errors import ConfigError, WeightsError
+from .errors import ConfigError
 from .geometry import KernelLayout, kernel_layout
 from .packing_direct import pack_direct, unpack_direct
+from .packing_rows import check_weights, join_slices, sort_rows
 from .packing_sparse import pack_sparse_direct, unpack_sparse_direct
 from .packing_structured import STRUCTURED_FORMATS
+from .row_slices import channels_by_offset, first_input, row_slices, written_rows
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,7 @@ def pack(weight: np.ndarray, plan: LayerPlan, lanes: int) -> PackedWeights:
     packer, _ = _format(plan)
     layout = kernel_layout(plan, lanes)
     shape = plan.conv
-    expected = (layout.v.coordinates, shape.k, shape.c // shape.groups)
-    if weight.shape != expected or weight.dtype != np.float32:
-        raise WeightsError(f"weights must be float32 {expected}, got {weight.dtype} {weight.shape}")
-    if not np.isfinite(weight).all():
-        raise WeightsError("weights hold NaN or infinity")
+    check_weights(weight, (layout.v.coordinates, shape.k, shape.c // shape.groups))
     return PackedWeights(plan, lanes, packer(weight, plan, layout))
 
 
@@ -103,68 +101,33 @@ def _format(plan: LayerPlan) -> tuple[Callable, Callable]:
     raise ConfigError(f"there is no packing for algorithm {plan.algorithm!r}")
 
 
-def _block(plan: LayerPlan, layout: KernelLayout, block: int) -> range:
-    start = block * layout.k_block
-    return range(start, min(start + layout.k_block, plan.conv.k))
-
-
 def _pack_sparse(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> tuple:
-    shape, width = plan.conv, plan.rows_at_once
-    per_group, channels = shape.k // shape.groups, shape.c // shape.groups
-    first_inputs = np.arange(shape.k) // per_group * channels
-    starts, rows, offsets, values = [np.zeros(1, int)], [], [], []
+    width = plan.rows_at_once
+    first_inputs = first_input(plan, np.arange(plan.conv.k))
+    steps, rows, offsets, values = [], [], [], []
     for block in range(layout.k_blocks):
-        members = np.array(_block(plan, layout, block))
+        members = slice(block * layout.k_block, (block + 1) * layout.k_block)
         for u in weight[:, members]:
-            order, steps, offset, value = _pack_rows(u, first_inputs[members], layout, width)
-            written = np.full(layout.slices * width, layout.dummy_row)
-            written[: len(order)] = order
-            starts.append(starts[-1][-1] + np.cumsum(steps))
-            rows.append(layout.product.channel_offset(written))
-            offsets.append(offset)
-            values.append(value)
-    return (
-        np.concatenate(starts).astype(np.int32),
-        np.concatenate(rows).astype(np.int32),
-        _never_empty(np.concatenate(offsets), np.int32),
-        _never_empty(np.concatenate(values), np.float32),
-    )
-
-
-def _pack_rows(
-    u: np.ndarray, first_inputs: np.ndarray, layout: KernelLayout, width: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of one block and coordinate: their order, steps per slice, offsets and values."""
-    counts = np.count_nonzero(u, axis=1)
-    order = np.argsort(-counts, kind="stable")
-    u, counts, first_inputs = u[order], counts[order], first_inputs[order]
-    steps = np.zeros(layout.slices, int)
-    longest = counts[::width]
-    steps[: len(longest)] = longest
-    # Padding steps read the row's own group: 0 * NaN of another must not enter.
-    idle = np.zeros(layout.slices * width, np.int32)
-    idle[: len(order)] = layout.v.channel_offset(first_inputs)
-    offset = np.repeat(idle.reshape(-1, width), steps, axis=0)
-    value = np.zeros(offset.shape, np.float32)
-    row, column = np.nonzero(u)
-    slice_starts, row_starts = np.cumsum(steps) - steps, np.cumsum(counts) - counts
-    step = slice_starts[row // width] + np.arange(len(row)) - row_starts[row]
-    offset[step, row % width] = layout.v.channel_offset(first_inputs[row] + column)
-    value[step, row % width] = u[row, column]
-    return order, steps, offset.ravel(), value.ravel()
-
-
-def _never_empty(array: np.ndarray, dtype: type) -> np.ndarray:
-    """A buffer of no elements cannot be passed; a layer of zeros gets one that is never read."""
-    return (array if len(array) else np.zeros(1)).astype(dtype)
+            cut = sort_rows(u, layout.slices, width)
+            first = first_inputs[members][cut.order]
+            # Padding steps read the row's own group: 0 * NaN of another must not enter.
+            idle = np.zeros(layout.slices * width, np.int32)
+            idle[: len(first)] = layout.v.channel_offset(first)
+            padding = np.repeat(idle.reshape(-1, width), cut.steps, axis=0)
+            offset = layout.v.channel_offset(first[cut.row] + cut.column).astype(np.int32)
+            steps.append(cut.steps)
+            rows.append(layout.product.channel_offset(cut.written(layout.dummy_row)))
+            offsets.append(cut.place(padding, offset))
+            values.append(cut.values.ravel())
+    return join_slices(np.concatenate(steps), rows, offsets, values)
 
 
 def _unpack_sparse(weight: np.ndarray, packed: PackedWeights, layout: KernelLayout) -> None:
     starts, rows, offsets, values = packed.arrays
     plan, width = packed.plan, packed.plan.rows_at_once
     channels = plan.conv.c // plan.conv.groups
-    channel_at = {int(layout.v.channel_offset(c)): c for c in range(plan.conv.c)}
-    row_at = {int(layout.product.channel_offset(k)): k for k in range(layout.k_block)}
+    channel_at = channels_by_offset(layout.v, layout.v.channels)
+    row_at = channels_by_offset(layout.product, layout.k_block)
     for index in range(len(starts) - 1):
         block, rest = divmod(index, layout.v.coordinates * layout.slices)
         for lane in range(width):
@@ -178,43 +141,27 @@ def _unpack_sparse(weight: np.ndarray, packed: PackedWeights, layout: KernelLayo
                     weight[rest // layout.slices, k, column] = values[p]
 
 
-def _dense_slices(plan: LayerPlan, layout: KernelLayout, block: int) -> Iterator[list[int]]:
-    """Output channels of every slice of a block; empty lists complete the block."""
-    members, width = _block(plan, layout, block), plan.rows_at_once
-    per_group = plan.conv.k // plan.conv.groups
-    made, start = 0, members.start
-    while start < members.stop:
-        end = min(start + width, members.stop, (start // per_group + 1) * per_group)
-        yield list(range(start, end))
-        made, start = made + 1, end
-    yield from ([] for _ in range(layout.slices - made))
-
-
 def _pack_dense(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> tuple:
-    shape, width = plan.conv, plan.rows_at_once
-    per_group, channels = shape.k // shape.groups, shape.c // shape.groups
-    values = np.zeros(
-        (layout.k_blocks, layout.v.coordinates, layout.slices, channels, width), np.float32
-    )
-    rows = np.full((layout.k_blocks, layout.slices, width), layout.dummy_row)
-    inputs = np.zeros((layout.k_blocks, layout.slices), np.int32)
+    values = np.zeros(_dense_shape(weight, plan, layout), np.float32)
+    rows, inputs = [], []
     for block in range(layout.k_blocks):
-        for index, members in enumerate(_dense_slices(plan, layout, block)):
-            if members:
-                count, first = len(members), block * layout.k_block
-                rows[block, index, :count] = np.array(members) - first
-                inputs[block, index] = members[0] // per_group * channels
-                values[block, :, index, :, :count] = weight[:, members].transpose(0, 2, 1)
-    rows = layout.product.channel_offset(rows).astype(np.int32)
-    return rows.ravel(), inputs.ravel(), values.ravel()
+        for index, members in enumerate(row_slices(plan, layout, block)):
+            rows.append(written_rows(plan, layout, members, block))
+            inputs.append(first_input(plan, members.start))
+            part = weight[:, members.start : members.stop]
+            values[block, :, index, :, : len(members)] = part.transpose(0, 2, 1)
+    return np.concatenate(rows), np.array(inputs, np.int32), values.ravel()
 
 
 def _unpack_dense(weight: np.ndarray, packed: PackedWeights, layout: KernelLayout) -> None:
-    plan, channels = packed.plan, weight.shape[2]
-    values = packed.arrays[2].reshape(
-        layout.k_blocks, layout.v.coordinates, layout.slices, channels, plan.rows_at_once
-    )
+    values = packed.arrays[2].reshape(_dense_shape(weight, packed.plan, layout))
     for block in range(layout.k_blocks):
-        for index, members in enumerate(_dense_slices(plan, layout, block)):
+        for index, members in enumerate(row_slices(packed.plan, layout, block)):
             part = values[block, :, index, :, : len(members)]
-            weight[:, members] = part.transpose(0, 2, 1)
+            weight[:, members.start : members.stop] = part.transpose(0, 2, 1)
+
+
+def _dense_shape(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> tuple[int, ...]:
+    """Of the values: [blocks, coordinates, slices, C/groups, R]."""
+    coordinates, _, channels = weight.shape
+    return (layout.k_blocks, coordinates, layout.slices, channels, plan.rows_at_once)

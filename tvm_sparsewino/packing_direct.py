@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from .config import LayerPlan
-from .errors import WeightsError
 from .geometry_depthwise import is_depthwise
 from .geometry_direct import DirectLayout, direct_layout
+from .packing_rows import check_weights
 
 
 def pack_direct(weight: np.ndarray, plan: LayerPlan, lanes: int) -> tuple[np.ndarray]:
@@ -26,11 +26,7 @@ def pack_direct(weight: np.ndarray, plan: LayerPlan, lanes: int) -> tuple[np.nda
         ShapeError: a shape that no kernel can take.
     """
     layout, shape = direct_layout(plan, lanes), plan.conv
-    expected = (shape.k, layout.channels, shape.r, shape.s)
-    if weight.shape != expected or weight.dtype != np.float32:
-        raise WeightsError(f"weights must be float32 {expected}, got {weight.dtype} {weight.shape}")
-    if not np.isfinite(weight).all():
-        raise WeightsError("weights hold NaN or infinity")
+    check_weights(weight, (shape.k, layout.channels, shape.r, shape.s))
     if is_depthwise(shape):
         return (weight.ravel(),)
     values = np.zeros(layout.weights_size, np.float32)

@@ -19,9 +19,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .errors import WeightsError
 from .geometry_linear import DenseLinearLayout, SparseLinearLayout
-from .row_slices import never_empty
+from .packing_rows import check_weights, join_slices, sort_rows
 
 
 def pack_linear(
@@ -32,11 +31,7 @@ def pack_linear(
     Raises:
         WeightsError: another shape or dtype, NaN or infinity.
     """
-    expected = (layout.shape.k, layout.shape.c)
-    if weight.shape != expected or weight.dtype != np.float32:
-        raise WeightsError(f"weights must be float32 {expected}, got {weight.dtype} {weight.shape}")
-    if not np.isfinite(weight).all():
-        raise WeightsError("weights hold NaN or infinity")
+    check_weights(weight, (layout.shape.k, layout.shape.c))
     if isinstance(layout, DenseLinearLayout):
         return (_pack_dense(weight, layout),)
     return _pack_sparse(weight, layout)
@@ -83,19 +78,14 @@ def _pack_dense(weight: np.ndarray, layout: DenseLinearLayout) -> np.ndarray:
 
 
 def _pack_sparse(weight: np.ndarray, layout: SparseLinearLayout) -> tuple[np.ndarray, ...]:
-    starts, rows, inputs, values = [np.zeros(1, int)], [], [], []
+    steps, rows, inputs, values = [], [], [], []
     for part in _parts(weight, layout):
-        row, steps, index, value = _pack_part(part, layout)
-        starts.append(starts[-1][-1] + np.cumsum(steps))
-        rows.append(row)
-        inputs.append(index)
-        values.append(value)
-    return (
-        np.concatenate(starts).astype(np.int32),
-        np.concatenate(rows).astype(np.int32),
-        never_empty(np.concatenate(inputs)),
-        never_empty(np.concatenate(values)),
-    )
+        cut = sort_rows(part, layout.slices, layout.slice_rows)
+        steps.append(cut.steps)
+        rows.append(cut.written(layout.k_block))
+        inputs.append(cut.place(0, cut.column.astype(np.uint16)))
+        values.append(cut.values.ravel())
+    return join_slices(np.concatenate(steps), rows, inputs, values)
 
 
 def _parts(weight: np.ndarray, layout: SparseLinearLayout) -> Iterator[np.ndarray]:
@@ -103,26 +93,3 @@ def _parts(weight: np.ndarray, layout: SparseLinearLayout) -> Iterator[np.ndarra
         members = weight[block * layout.k_block : (block + 1) * layout.k_block]
         for part in range(layout.c_blocks):
             yield members[:, part * layout.c_block : (part + 1) * layout.c_block]
-
-
-def _pack_part(
-    part: np.ndarray, layout: SparseLinearLayout
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, steps per slice, inputs and values of one block of output and of input features."""
-    width = layout.slice_rows
-    counts = np.count_nonzero(part, axis=1)
-    order = np.argsort(-counts, kind="stable")
-    part, counts = part[order], counts[order]
-    rows = np.full(layout.slices * width, layout.k_block)
-    rows[: len(order)] = order
-    steps = np.zeros(layout.slices, int)
-    longest = counts[::width]
-    steps[: len(longest)] = longest
-    row, column = np.nonzero(part)
-    slice_starts, row_starts = np.cumsum(steps) - steps, np.cumsum(counts) - counts
-    step = slice_starts[row // width] + np.arange(len(row)) - row_starts[row]
-    inputs = np.zeros((int(steps.sum()), width), np.uint16)
-    values = np.zeros(inputs.shape, np.float32)
-    inputs[step, row % width] = column
-    values[step, row % width] = part[row, column]
-    return rows, steps, inputs.ravel(), values.ravel()

@@ -22,12 +22,13 @@ import numpy as np
 
 from .config import LayerPlan
 from .geometry import KernelLayout
-from .row_slices import first_input, never_empty, row_slices, written_rows
+from .packing_rows import join_slices
+from .row_slices import channels_by_offset, first_input, row_slices, written_rows
 
 
 def pack_shared(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> tuple:
     """The arrays above for U, float32 [alpha^2, K, C/groups]."""
-    steps, rows, offsets, values = [0], [], [], []
+    steps, rows, offsets, values = [], [], [], []
     for block in range(layout.k_blocks):
         slices = row_slices(plan, layout, block)
         written = [written_rows(plan, layout, members, block) for members in slices]
@@ -40,23 +41,19 @@ def pack_shared(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> tu
                 value[:, : len(members)] = parts[index][:, used].T
                 steps.append(len(used))
                 rows.append(written[index])
-                offsets.append(layout.v.channel_offset(first_input(plan, members.start) + used))
+                inputs = first_input(plan, members.start) + used
+                offsets.append(layout.v.channel_offset(inputs).astype(np.int32))
                 values.append(value.ravel())
-    return (
-        np.cumsum(steps, dtype=np.int32),
-        np.concatenate(rows),
-        never_empty(np.concatenate(offsets).astype(np.int32)),
-        never_empty(np.concatenate(values)),
-    )
+    return join_slices(steps, rows, offsets, values)
 
 
 def unpack_shared(weight: np.ndarray, packed: Any, layout: KernelLayout) -> None:
     """Fill ``weight``, zeros of U's shape, from the arrays of ``packed``."""
     starts, rows, offsets, values = packed.arrays
-    plan, width = packed.plan, packed.plan.rows_at_once
+    width = packed.plan.rows_at_once
     values = values.reshape(-1, width) if starts[-1] else values
-    channel_at = {int(layout.v.channel_offset(c)): c for c in range(plan.conv.c)}
-    row_at = {int(layout.product.channel_offset(k)): k for k in range(layout.k_block)}
+    channel_at = channels_by_offset(layout.v, layout.v.channels)
+    row_at = channels_by_offset(layout.product, layout.k_block)
     for index in range(len(starts) - 1):
         block, rest = divmod(index, len(weight) * layout.slices)
         part = slice(starts[index], starts[index + 1])

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from .config import LayerPlan
-from .errors import WeightsError
 from .geometry_sparse import SparseLayout, sparse_layout
+from .packing_rows import check_weights, join_slices, sort_rows
 
 
 def pack_sparse_direct(
@@ -33,29 +33,19 @@ def pack_sparse_direct(
         ShapeError: a shape that no kernel can take.
     """
     layout, shape = sparse_layout(plan, lanes), plan.conv
-    expected = (shape.k, layout.channels, shape.r, shape.s)
-    if weight.shape != expected or weight.dtype != np.float32:
-        raise WeightsError(f"weights must be float32 {expected}, got {weight.dtype} {weight.shape}")
-    if not np.isfinite(weight).all():
-        raise WeightsError("weights hold NaN or infinity")
-    places = tap_places(layout)
+    check_weights(weight, (shape.k, layout.channels, shape.r, shape.s))
+    places = tap_places(layout).astype(np.int32)
     flat = weight.reshape(shape.k, -1)
-    starts, rows, offsets, values = [np.zeros(1, int)], [], [], []
+    steps, rows, offsets, values = [], [], [], []
     for members, inputs in parts(layout):
         part = flat[members.start : members.stop, inputs]
-        order, steps, offset, value = _pack_part(part, places, layout)
-        written = np.full(layout.slices * layout.rows_at_once, layout.k_block)
-        written[: len(order)] = order
-        starts.append(starts[-1][-1] + np.cumsum(steps))
-        rows.append(written)
-        offsets.append(offset)
-        values.append(value)
-    return (
-        np.concatenate(starts).astype(np.int32),
-        np.concatenate(rows).astype(np.int32),
-        _never_empty(np.concatenate(offsets), np.int32),
-        _never_empty(np.concatenate(values), np.float32),
-    )
+        cut = sort_rows(part, layout.slices, layout.rows_at_once)
+        steps.append(cut.steps)
+        rows.append(cut.written(layout.k_block))
+        # Padding steps read the first tap: an input that the row reads anyway, were it dense.
+        offsets.append(cut.place(places[0], places[cut.column]))
+        values.append(cut.values.ravel())
+    return join_slices(np.concatenate(steps), rows, offsets, values)
 
 
 def unpack_sparse_direct(arrays: tuple[np.ndarray, ...], plan: LayerPlan, lanes: int) -> np.ndarray:
@@ -94,30 +84,3 @@ def parts(layout: SparseLayout) -> Iterator[tuple[range, slice]]:
             for c in range(0, layout.channels, layout.channel_block):
                 last = min(c + layout.channel_block, layout.channels)
                 yield members, slice(c * taps, last * taps)
-
-
-def _pack_part(
-    weight: np.ndarray, places: np.ndarray, layout: SparseLayout
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of one part: their order, steps per slice, offsets and values."""
-    width = layout.rows_at_once
-    counts = np.count_nonzero(weight, axis=1)
-    order = np.argsort(-counts, kind="stable")
-    weight, counts = weight[order], counts[order]
-    steps = np.zeros(layout.slices, int)
-    longest = counts[::width]
-    steps[: len(longest)] = longest
-    # Padding steps read the first tap: an input that the row reads anyway, were it dense.
-    offset = np.full((steps.sum(), width), places[0], np.int32)
-    value = np.zeros(offset.shape, np.float32)
-    row, column = np.nonzero(weight)
-    slice_starts, row_starts = np.cumsum(steps) - steps, np.cumsum(counts) - counts
-    step = slice_starts[row // width] + np.arange(len(row)) - row_starts[row]
-    offset[step, row % width] = places[column]
-    value[step, row % width] = weight[row, column]
-    return order, steps, offset.ravel(), value.ravel()
-
-
-def _never_empty(array: np.ndarray, dtype: type) -> np.ndarray:
-    """A buffer of no elements cannot be passed; a layer of zeros gets one that is never read."""
-    return (array if len(array) else np.zeros(1)).astype(dtype)

@@ -26,7 +26,8 @@ import numpy as np
 
 from .config import LayerPlan
 from .geometry import KernelLayout
-from .row_slices import first_input, never_empty, row_slices, written_rows
+from .packing_rows import join_slices, never_empty
+from .row_slices import channels_by_offset, first_input, row_slices, written_rows
 
 
 def pack_balanced(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> tuple:
@@ -64,7 +65,7 @@ def unpack_balanced(weight: np.ndarray, packed: Any, layout: KernelLayout) -> No
 def pack_kernel(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> tuple:
     """The arrays of "kernel" for U, float32 [alpha^2, K, C/groups]."""
     counts = np.count_nonzero(weight.any(axis=0), axis=1)
-    starts, rows, offsets, values = [0], [], [], []
+    steps, rows, offsets, values = [], [], [], []
     for block in range(layout.k_blocks):
         first = block * layout.k_block
         last = min(first + layout.k_block, plan.conv.k)
@@ -72,19 +73,13 @@ def pack_kernel(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> tu
         of_block = []
         for at in range(0, layout.slices * plan.rows_at_once, plan.rows_at_once):
             members = order[at : at + plan.rows_at_once]
-            steps = int(counts[members].max(initial=0))
-            offset, value = _slice(weight, members, steps, plan, layout)
-            starts.append(starts[-1] + steps)
+            steps.append(int(counts[members].max(initial=0)))
+            offset, value = _slice(weight, members, steps[-1], plan, layout)
             rows.append(written_rows(plan, layout, members, block))
             offsets.append(offset)
             of_block.append(value.reshape(len(weight), -1))
         values.append(np.concatenate(of_block, axis=1).ravel())
-    return (
-        np.array(starts, np.int32),
-        np.concatenate(rows),
-        never_empty(np.concatenate(offsets)),
-        never_empty(np.concatenate(values)),
-    )
+    return join_slices(steps, rows, offsets, values)
 
 
 def unpack_kernel(weight: np.ndarray, packed: Any, layout: KernelLayout) -> None:
@@ -130,8 +125,8 @@ def _fill(
     layout: KernelLayout,
 ) -> None:
     """The inverse of :func:`_slice`: offsets [steps, R], values [coordinates, steps, R]."""
-    channel_at = {int(layout.v.channel_offset(c)): c for c in range(layout.v.channels)}
-    row_at = {int(layout.product.channel_offset(k)): k for k in range(layout.k_block)}
+    channel_at = channels_by_offset(layout.v, layout.v.channels)
+    row_at = channels_by_offset(layout.product, layout.k_block)
     for lane, written in enumerate(rows):
         k = row_at.get(int(written))
         for step in range(len(offsets) if k is not None else 0):

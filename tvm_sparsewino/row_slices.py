@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .config import LayerPlan
-from .geometry import KernelLayout, ceil_div
+from .geometry import KernelLayout, Scratch, ceil_div
 
 
 def row_slices(plan: LayerPlan, layout: KernelLayout, block: int) -> list[range]:
@@ -36,10 +36,15 @@ def vector_parts(vectors: int, rows: int, registers: int) -> list[int]:
     return [(vectors + i) // count for i in range(count)]
 
 
-def first_input(plan: LayerPlan, output_channel: int) -> int:
-    """The first input channel of the group that ``output_channel`` belongs to."""
+def first_input(plan: LayerPlan, output_channel: int | np.ndarray) -> int | np.ndarray:
+    """The first input channel of the group that ``output_channel`` belongs to, or of each."""
     shape = plan.conv
     return output_channel // (shape.k // shape.groups) * (shape.c // shape.groups)
+
+
+def channels_by_offset(scratch: Scratch, count: int) -> dict[int, int]:
+    """Which of the first ``count`` channels lies at each offset of a scratch."""
+    return {int(scratch.channel_offset(channel)): channel for channel in range(count)}
 
 
 def written_rows(
@@ -49,8 +54,3 @@ def written_rows(
     rows = np.full(plan.rows_at_once, layout.dummy_row)
     rows[: len(members)] = np.array(members, int) - block * layout.k_block
     return layout.product.channel_offset(rows).astype(np.int32)
-
-
-def never_empty(array: np.ndarray) -> np.ndarray:
-    """A buffer of no elements cannot be passed; a layer of zeros gets one that is never read."""
-    return array if len(array) else np.zeros(1, array.dtype)
