@@ -28,7 +28,8 @@ from tvm_sparsewino.nn.experiments import (
 from tvm_sparsewino.nn.experiments.cost import measure_cost
 from tvm_sparsewino.nn.experiments.methods import METHODS, converted, prune_config, starting_point
 from tvm_sparsewino.nn.experiments.networks import make_network
-from tvm_sparsewino.nn.experiments.phases import Setting, make_optimizer, train
+from tvm_sparsewino.nn.experiments.optimizers import make_optimizer
+from tvm_sparsewino.nn.experiments.phases import Setting, train
 from tvm_sparsewino.nn.experiments.record import identity
 from tvm_sparsewino.nn.experiments.run import load_network
 from tvm_sparsewino.nn.experiments.settings import Experiment, Phase, Pruning
@@ -457,7 +458,8 @@ def test_the_schedule_fits_whatever_its_length():
 
 def test_decay_spares_normalisation_and_winograd_has_its_own_rate():
     model = converted(make_network("small-vgg", {}, grey()), Pruning())
-    groups = make_optimizer(model, Phase(lr=0.1, winograd_lr=3.0, weight_decay=0.01)).param_groups
+    phase = Phase(lr=0.1, winograd_lr=3.0, weight_decay=0.01)
+    groups = make_optimizer(model, phase, list).param_groups
     names = {p: n for n, p in model.named_parameters()}
     rates = [({names[p] for p in g["params"]}, g["lr"], g["weight_decay"]) for g in groups]
     assert rates[0][1:] == (pytest.approx(0.3), 0.01) and "features.0.weight" in rates[0][0]

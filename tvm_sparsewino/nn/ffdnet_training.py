@@ -24,13 +24,10 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..files import replacing
-from .calibration import watching, winograd_layers
 from .convert import convert
-from .layers import WinogradConv2d
-from .least_squares import LeastSquares
 from .models import FFDNet, load_ffdnet
 from .patches import NoisyPatches, load_photos
-from .precondition import WhitenedAdam, WhitenedLayer
+from .precondition import WhitenedAdam, whitened_layers
 from .second_order import prune_network
 from .training import TrainConfig, Trainer
 from .weights_io import load_into, save_model
@@ -224,27 +221,6 @@ def _fine_tuned(
         evaluate=figures,
     )
     trainer.run(resume, progress)
-
-
-def whitened_layers(model: nn.Module, batches: list[Any]) -> list[WhitenedLayer]:
-    """Every Winograd layer of a pruned network, whitened by what it sees on ``batches``.
-
-    Raises:
-        PruneError: no Winograd layer, or one that is not pruned or that no batch reaches.
-    """
-    problems = {layer: LeastSquares(layer) for layer in winograd_layers(model).values()}
-    whitened = []
-
-    def see(layer: WinogradConv2d, x: Tensor, output: Tensor) -> None:
-        problems[layer].add(x, output)
-
-    # One layer at a time: a Hessian is much larger than what is kept of it.
-    for layer in list(problems):
-        with torch.no_grad(), watching([layer], see):
-            for batch in batches:
-                model(*batch)
-        whitened.append(WhitenedLayer(problems.pop(layer)))
-    return whitened
 
 
 def _inputs(patches: NoisyPatches, count: int, batch: int) -> list[tuple[Tensor, Tensor]]:

@@ -11,12 +11,16 @@ channel, so Adam in q is close to a natural-gradient method with Adam's step len
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import PruneError
+from .calibration import run_on, watching, winograd_layers
+from .layers import WinogradConv2d
 from .least_squares import LeastSquares
+from .modes import evaluation
 
 
 class WhitenedLayer:
@@ -82,6 +86,31 @@ class WhitenedLayer:
         flat[self.index] = flat[self.index] + by_u * self.scale
 
 
+def whitened_layers(model: nn.Module, batches: Iterable[Any]) -> list[WhitenedLayer]:
+    """Every Winograd layer of a pruned network, whitened by what it sees in evaluation mode.
+
+    Args:
+        model: pruned; its parameters are the start of training.
+        batches: inputs, or tuples of positional arguments.
+
+    Raises:
+        PruneError: no Winograd layer, or one that is not pruned or that no batch reaches.
+    """
+    problems = {layer: LeastSquares(layer) for layer in winograd_layers(model).values()}
+    whitened = []
+
+    def see(layer: WinogradConv2d, x: Tensor, output: Tensor) -> None:
+        problems[layer].add(x, output)
+
+    # One layer at a time: a Hessian is much larger than what is kept of it.
+    for layer in list(problems):
+        with torch.no_grad(), evaluation(model), watching([layer], see):
+            for batch in batches:
+                run_on(model, batch)
+        whitened.append(WhitenedLayer(problems.pop(layer)))
+    return whitened
+
+
 class WhitenedAdam(torch.optim.Optimizer):
     """Adam (D. Kingma, J. Ba, arXiv:1412.6980) on whitened coordinates of Winograd layers.
 
@@ -95,6 +124,8 @@ class WhitenedAdam(torch.optim.Optimizer):
         lr_others: step length of the others.
         betas: decay of the first and second moment.
         eps: added to the root of the second moment.
+        weight_decay: share of a parameter that is taken off per step, in units of the step length
+            (I. Loshchilov, F. Hutter, arXiv:1711.05101); not off what has one value per channel.
     """
 
     def __init__(
@@ -105,6 +136,7 @@ class WhitenedAdam(torch.optim.Optimizer):
         lr_others: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-12,
+        weight_decay: float = 0.0,
     ) -> None:
         self._whitened = {x.layer.weight: x for x in layers}
         if not self._whitened:
@@ -114,7 +146,7 @@ class WhitenedAdam(torch.optim.Optimizer):
         rest = [p for p in others if p not in taken]
         if rest:
             groups.append({"params": rest, "lr": lr_others})
-        super().__init__(groups, {"betas": betas, "eps": eps})
+        super().__init__(groups, {"betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -123,6 +155,8 @@ class WhitenedAdam(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
+                if group["weight_decay"] and parameter.ndim > 1:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 layer = self._whitened.get(parameter)
                 grad = parameter.grad if layer is None else layer.gradient()
                 change = self._direction(parameter, grad, group) * -group["lr"]

@@ -20,7 +20,7 @@ from ..modes import evaluation
 from ..one_shot import prune_one_shot
 from ..pruning import NativePruner
 from ..winograd_relu import move_relus
-from .settings import Pruning
+from .settings import WHITENED, Pruning
 
 ONE_SHOT, COARSE, WINOGRAD_RELU = "one-shot", "coarse", "winograd-relu"
 # Name -> fields of PruneConfig, or arguments of what prunes at once. docs/pruning.md tells where
@@ -180,6 +180,19 @@ def check_schedule(settings: Pruning, steps: int) -> None:
     """
     if settings.method not in _AT_ONCE:
         prune_config(settings, steps)
+
+
+def check_optimizer(settings: Pruning, optimizer: str) -> None:
+    """Refuse an optimiser that the method's networks cannot be trained with.
+
+    Raises:
+        ConfigError: whitened coordinates of coefficients that come and go, or that there are not.
+    """
+    if optimizer == WHITENED and settings.method not in _AT_ONCE:
+        raise ConfigError(
+            f"tune.optimizer {WHITENED!r} takes zeros that stay where they are: "
+            f"prune.method must be one of {tuple(_AT_ONCE)}, got {settings.method!r}"
+        )
 
 
 def pruner_of(model: nn.Module, settings: Pruning, steps: int) -> NativePruner | None:

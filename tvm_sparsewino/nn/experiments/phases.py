@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from ..data import Augment, Batches, ImageSource
 from ..distributed import Ranks
-from ..layers import WinogradConv2d
 from ..pruning import NativePruner
 from ..training import TrainConfig, Trainer
+from .optimizers import make_optimizer
 from .settings import Experiment, Phase
 
 DENSE, TUNE = 0, 1  # streams of random numbers
@@ -77,6 +77,14 @@ class Setting:
         shape = (1, source.channels, source.size, source.size)
         return torch.zeros(shape, device=self.device, dtype=self.dtype)
 
+    def samples(self, count: int) -> list[Tensor]:
+        """The first ``count`` images of fine-tuning, in batches, the same on every process."""
+        batches = self.batches(TUNE)
+        batches.rank, batches.ranks = 0, 1
+        size = self.experiment.batch
+        images = torch.cat([batches(i)[0] for i in range(-(-count // size))])
+        return list(images[:count].split(size))
+
     def autocast(self) -> Any:
         """Mixed precision, where it is asked for."""
         kind = _MIXED.get(self.experiment.precision)
@@ -126,7 +134,7 @@ def train(
     model.train()
     trainer = Trainer(
         model,
-        make_optimizer(model, phase),
+        make_optimizer(model, phase, lambda: setting.samples(setting.experiment.prune.images)),
         batches,
         make_loss(setting, phase.distil, pruner, teacher),
         config,
@@ -138,27 +146,6 @@ def train(
         title=title,
     )
     return trainer.run(resume, setting.progress)
-
-
-def make_optimizer(model: nn.Module, phase: Phase) -> torch.optim.Optimizer:
-    """The phase's optimiser; weight decay spares what has one value per channel."""
-    winograd = {x.weight for x in model.modules() if isinstance(x, WinogradConv2d)}
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p in winograd], "lr": phase.lr * phase.winograd_lr},
-        {"params": [p for p in parameters if p not in winograd and p.ndim > 1]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [g for g in groups if g["params"]]
-    if phase.optimizer == "adam":
-        return torch.optim.AdamW(groups, phase.lr, weight_decay=phase.weight_decay)
-    return torch.optim.SGD(
-        groups,
-        phase.lr,
-        phase.momentum,
-        weight_decay=phase.weight_decay,
-        nesterov=phase.momentum > 0,
-    )
 
 
 def make_loss(

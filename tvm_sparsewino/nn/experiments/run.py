@@ -21,7 +21,13 @@ from ..data.batches import check_batch
 from ..distributed import find_device, joined
 from ..models.state import read_state
 from .curves import draw_curves
-from .methods import UNPRUNED, check_schedule, pruner_of, starting_point
+from .methods import (
+    UNPRUNED,
+    check_optimizer,
+    check_schedule,
+    pruner_of,
+    starting_point,
+)
 from .networks import make_network
 from .phases import DENSE, TUNE, Setting, train
 from .record import identity, make_record
@@ -139,6 +145,7 @@ def _check(setting: Setting) -> None:
     """
     e, source = setting.experiment, setting.data[0]
     check_batch(e.batch, len(source.labels), setting.ranks.count)
+    check_optimizer(e.prune, e.tune.optimizer)
     model = _fresh(setting)
     if e.prune.method not in UNPRUNED:
         image = torch.zeros(1, source.channels, source.size, source.size)

@@ -8,7 +8,8 @@ from typing import Any
 
 from ...errors import ConfigError
 
-OPTIMIZERS = ("sgd", "adam")
+WHITENED = "whitened"
+OPTIMIZERS = ("sgd", "adam", WHITENED)
 PRECISIONS = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -18,10 +19,11 @@ class Phase:
 
     Attributes:
         epochs: passes over the training set; parts of one too. 0 trains nothing.
-        optimizer: "sgd" (with Nesterov's momentum) or "adam".
+        optimizer: "sgd" (with Nesterov's momentum), "adam" (AdamW), or for networks whose zeros
+            stay where they are "whitened" (:class:`~tvm_sparsewino.nn.precondition.WhitenedAdam`).
         lr: highest learning rate.
         winograd_lr: factor on it for Winograd coefficients.
-        momentum: of "sgd".
+        momentum: of "sgd"; of the others the decay of the first moment.
         weight_decay: on all weights but those of normalisation and biases.
         warmup: share of the steps in which the learning rate rises.
         final: learning rate at the end, as a share of the highest (cosine between).
@@ -53,10 +55,12 @@ class Phase:
             f"optimizer must be one of {OPTIMIZERS}, got {self.optimizer!r}",
         )
         _check(self.lr > 0 and self.winograd_lr > 0, "learning rates must be above 0")
-        for name in ("momentum", "warmup", "final", "distil"):
+        for name in ("warmup", "final", "distil"):
             value = getattr(self, name)
             _check(0 <= value <= 1, f"{name} must be in [0, 1], got {value!r}")
-        _check(0 <= self.average < 1, f"average must be in [0, 1), got {self.average!r}")
+        for name in ("momentum", "average"):
+            value = getattr(self, name)
+            _check(0 <= value < 1, f"{name} must be in [0, 1), got {value!r}")
         _check(self.cut >= 0, f"cut must be at least 0, got {self.cut!r}")
         _check(self.weight_decay >= 0, f"weight_decay must be >= 0, got {self.weight_decay!r}")
 
@@ -165,6 +169,10 @@ class Experiment:
         _check(self.shift >= 0, f"shift must be at least 0, got {self.shift!r}")
         _check(self.save_every >= 1, f"save_every must be at least 1, got {self.save_every!r}")
         _check(self.dense.distil == 0, "dense.distil must be 0: there is nothing to distil from")
+        _check(
+            self.dense.optimizer != WHITENED,
+            f"dense.optimizer {WHITENED!r} is for pruned networks",
+        )
         _check(self.dense.epochs > 0, "dense.epochs must be above 0")
 
 

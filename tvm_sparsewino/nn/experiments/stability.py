@@ -14,7 +14,8 @@ from ..distributed import Ranks, find_device
 from ..stable_rate import largest_stable_rate
 from ..training import kept_generators
 from .methods import pruner_of
-from .phases import TUNE, Setting, make_loss, make_optimizer
+from .optimizers import make_optimizer
+from .phases import TUNE, Setting, make_loss
 from .run import dense_network
 from .settings import Experiment
 from .start import loaded_start, make_start
@@ -78,7 +79,8 @@ class _Trial:
         e, steps = self.setting.experiment, self.steps
         model = loaded_start(self.setting, self.dense, self.state).train()
         pruner = pruner_of(model, e.prune, steps)
-        optimizer = make_optimizer(model, replace(e.tune, lr=rate))
+        images = self.setting.samples
+        optimizer = make_optimizer(model, replace(e.tune, lr=rate), lambda: images(e.prune.images))
         loss = make_loss(self.setting, e.tune.distil, pruner, self.dense)
         batches = self.setting.batches(TUNE)
         with kept_generators(model):

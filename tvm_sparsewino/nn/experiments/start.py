@@ -13,7 +13,7 @@ from torch import nn
 from ...files import replacing
 from ..training import kept_generators
 from .methods import starting_point
-from .phases import TUNE, Setting
+from .phases import Setting
 
 START = "start.pt"
 
@@ -43,13 +43,10 @@ def make_start(setting: Setting, dense: nn.Module) -> dict[str, Any]:
     """
     e = setting.experiment
     begin, cpu_begin = time.monotonic(), time.process_time()
-    batches = setting.batches(TUNE)
-    batches.rank, batches.ranks = 0, 1
-    inputs = torch.cat([batches(i)[0] for i in range(-(-e.prune.images // e.batch))])
+    images = setting.samples(e.prune.images)
     with kept_generators(dense):
         torch.manual_seed(e.seed)
-        parts = list(inputs[: e.prune.images].split(e.batch))
-        model = starting_point(_trainable(dense), e.prune, inputs[:1], parts)
+        model = starting_point(_trainable(dense), e.prune, images[0][:1], images)
     spent = {"seconds": time.monotonic() - begin, "cpu_seconds": time.process_time() - cpu_begin}
     return {"model": model.state_dict(), **spent}
 
