@@ -544,7 +544,8 @@ class Deadly(nn.Linear):
 
 def test_memory_is_none_where_the_measuring_process_dies():
     batch = (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
-    assert cost._peak(Deadly(3, 2), batch, torch.device("cpu")) is None
+    setting = Setting(experiment(), (grey(), grey()), Ranks(), torch.device("cpu"), False)
+    assert cost._peak(Deadly(3, 2), batch, setting) is None
 
 
 def test_curves_keep_zeros():

@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .precision import mixed
 
 if TYPE_CHECKING:
     from .phases import Setting
@@ -27,6 +30,8 @@ _RESET = Path("/proc/self/clear_refs")
 def measure_cost(setting: Setting, dense: nn.Module, pruned: nn.Module) -> dict[str, Any]:
     """Time and peak memory of a training step, forward and backward, of both networks.
 
+    In the experiment's precision, mixed where training is.
+
     Time: the two alternate; medians, and the median of the ratios of neighbours. CPU time on CPUs,
     so that other work on the machine disturbs little. Memory: the peak over what the network and
     the batch take; on CPUs that of a process of its own, and None where the system does not tell or
@@ -38,9 +43,9 @@ def measure_cost(setting: Setting, dense: nn.Module, pruned: nn.Module) -> dict[
     """
     batch = setting.batches(0)(0)
     networks = [copy.deepcopy(x).train() for x in (dense, pruned)]
-    steps = [_step(x, *batch) for x in networks]
+    steps = [_step(x, batch, setting.autocast) for x in networks]
     pairs = _alternating(steps, setting.device)
-    peaks = [_peak(x, batch, setting.device) for x in networks]
+    peaks = [_peak(x, batch, setting) for x in networks]
     known = None not in peaks and peaks[0] > 0
     return {
         "batch": len(batch[1]),
@@ -53,10 +58,16 @@ def measure_cost(setting: Setting, dense: nn.Module, pruned: nn.Module) -> dict[
     }
 
 
-def _step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
+def _step(
+    model: nn.Module, batch: tuple[Tensor, Tensor], autocast: Callable[[], Any]
+) -> Callable[[], None]:
+    images, labels = batch
+
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        functional.cross_entropy(model(images), labels).backward()
+        with autocast():
+            scores = model(images)
+        functional.cross_entropy(scores.to(images.dtype), labels).backward()
 
     return step
 
@@ -79,13 +90,14 @@ def _milliseconds(step: Callable[[], None], device: torch.device) -> float:
     return 1e3 * (clock() - start)
 
 
-def _peak(model: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device) -> int | None:
+def _peak(model: nn.Module, batch: tuple[Tensor, Tensor], setting: Setting) -> int | None:
     """Bytes over those before the first step."""
+    device = setting.device
     if device.type == "cuda":
         model.zero_grad(set_to_none=True)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        _step(model, *batch)()
+        _step(model, batch, setting.autocast)()
         return torch.cuda.max_memory_allocated(device) - before
     if not (_STATUS.exists() and _RESET.exists()):
         return None
@@ -95,14 +107,18 @@ def _peak(model: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device) 
     arrays = [x.numpy() for x in batch]
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
-            return pool.submit(_peak_here, model, arrays, torch.get_num_threads()).result()
+            precision = setting.experiment.precision
+            threads = torch.get_num_threads()
+            return pool.submit(_peak_here, model, arrays, threads, precision).result()
         except BrokenProcessPool:
             return None
 
 
-def _peak_here(model: nn.Module, arrays: list[Any], threads: int) -> int:
+def _peak_here(model: nn.Module, arrays: list[Any], threads: int, precision: str) -> int:
     torch.set_num_threads(threads)
-    step = _step(copy.deepcopy(model), *(torch.from_numpy(x.copy()) for x in arrays))
+    images, labels = (torch.from_numpy(x.copy()) for x in arrays)
+    own = partial(mixed, precision, torch.device("cpu"))
+    step = _step(copy.deepcopy(model), (images, labels), own)
     before = _resident("VmRSS")
     _RESET.write_text("5")  # resets the peak
     step()

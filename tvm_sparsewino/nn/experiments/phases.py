@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,10 @@ from ..distributed import Ranks
 from ..pruning import NativePruner
 from ..training import TrainConfig, Trainer
 from .optimizers import make_optimizer
+from .precision import mixed
 from .settings import Experiment, Phase
 
 DENSE, TUNE = 0, 1  # streams of random numbers
-_MIXED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _TEST_BATCH = 500
 
 
@@ -85,10 +85,9 @@ class Setting:
         images = torch.cat([batches(i)[0] for i in range(-(-count // size))])
         return list(images[:count].split(size))
 
-    def autocast(self) -> Any:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision, where it is asked for."""
-        kind = _MIXED.get(self.experiment.precision)
-        return nullcontext() if kind is None else torch.autocast(self.device.type, kind)
+        return mixed(self.experiment.precision, self.device)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Accuracy in per cent and mean loss over the test images."""

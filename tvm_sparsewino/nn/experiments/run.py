@@ -30,6 +30,7 @@ from .methods import (
 )
 from .networks import make_network
 from .phases import DENSE, TUNE, Setting, train
+from .precision import MIXED
 from .record import identity, make_record
 from .settings import Experiment
 from .start import START, kept_start
@@ -68,7 +69,7 @@ def run_experiment(
     out_dir = Path(out_dir)
     dense_dir = out_dir / "dense" if dense_dir is None else Path(dense_dir)
     device = find_device(experiment.device)
-    if experiment.precision in ("bfloat16", "float16") and device.type != "cuda":
+    if experiment.precision in MIXED and device.type != "cuda":
         raise ConfigError(f"precision {experiment.precision!r} takes a GPU, got {device}")
     with joined(device) as ranks, _deterministic(device):
         data = load_data(experiment.data, experiment.data_folder, experiment.image_size)
