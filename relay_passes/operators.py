@@ -19,6 +19,7 @@ from ..config import ConvShape, Epilogue, LayerPlan
 from ..config_linear import LinearPlan
 from ..cook_toom import CookToom, cook_toom, points_from_text
 from ..errors import ShapeError, in_context
+from ..geometry_pooling import output_shape
 
 WINOGRAD = "sparsewino.winograd_conv2d"
 SPARSE = "sparsewino.sparse_winograd_conv2d"
@@ -181,4 +182,4 @@ def packed_output(
             got = shape_of(operand, name)
             if got != wanted:
                 raise ShapeError(f"{name} must be {wanted}, got {got}")
-    return out
+    return output_shape(shape, epilogue)

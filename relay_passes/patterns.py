@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 from tvm import relax
 
-from ..config import Epilogue
+from ..config import ConvShape, Epilogue
 from ..errors import ShapeError, in_context
+from ..geometry_pooling import output_shape
 from .bindings import Bindings
 from .operators import WINOGRAD
 from .ops import is_call_to, static_shape, winograd_shape
@@ -28,6 +29,8 @@ from .sites import (
 CONV2D = "relax.nn.conv2d"
 # Function attribute: name of the variable that holds a convolution -> the layer's name.
 LAYER_NAMES = "sparsewino.layer_names"
+_RISING = ("relax.nn.relu", "relax.nn.relu6", "relax.clip")
+_ACTIVATIONS = (*_RISING, "relax.nn.leakyrelu")
 
 
 # ---- convolutions ------------------------------------------------------------------------------
@@ -46,7 +49,8 @@ def find_convs(bindings: Bindings) -> list[ConvSite]:
         if is_call_to(binding.value, CONV2D) or is_call_to(binding.value, WINOGRAD):
             name = unique_name(str(names.get(binding.var.name, binding.var.name)), taken)
             with in_context(f"layer {name!r}"):
-                sites.append(_site(ConvSite(name, binding.value, binding.var), bindings))
+                site = _site(ConvSite(name, binding.value, binding.var), bindings)
+                sites.append(site if site.reason else _with_pool(site, bindings))
     return sites
 
 
@@ -62,18 +66,26 @@ def _site(site: ConvSite, bindings: Bindings) -> ConvSite:
     return winograd_site(site, shape, weight)
 
 
+def _with_pool(site: ConvSite, bindings: Bindings) -> ConvSite:
+    match = match_epilogue(site, bindings, set(), pool=True)
+    return replace(site, pool=match.epilogue.pool)
+
+
 # ---- what follows a convolution ----------------------------------------------------------------
 
 
-def match_epilogue(site: ConvSite, bindings: Bindings, claimed: set[relax.Var]) -> EpilogueMatch:
-    """The longest chain of bias, residual add and activation that only this convolution feeds.
+def match_epilogue(
+    site: ConvSite, bindings: Bindings, claimed: set[relax.Var], pool: bool = False
+) -> EpilogueMatch:
+    """The longest chain of bias, residual add, activation and pool that only this one feeds.
 
     Args:
         site: a convolution that a kernel can take.
         bindings: the function's bindings.
         claimed: variables that belong to the chains of other convolutions.
+        pool: whether 2x2 pooling with stride 2 is part of it; not behind a residual.
     """
-    return _Chain(site, bindings, claimed).match()
+    return _Chain(site, bindings, claimed).match(pool)
 
 
 class _Chain:
@@ -83,18 +95,22 @@ class _Chain:
         self.bindings, self.claimed = bindings, claimed
         self.tail = site.var
         self.inner: list[relax.Var] = []
-        self.channels = site.shape.k
+        self.shape, self.channels = site.shape, site.shape.k
         self.bias = bindings.constant(site.call.args[2]) if len(site.call.args) == 3 else None
         self.slope: np.ndarray | None = None
         self.residual: relax.Expr | None = None
 
-    def match(self) -> EpilogueMatch:
+    def match(self, with_pool: bool) -> EpilogueMatch:
         if self.bias is None:
             self._take_bias()
         self._take_residual()
         activation, leak = self._take_prelu() or self._take_activation()
+        pool = self._take_pool() if with_pool and self.residual is None else "none"
+        if pool == "max" and activation == "none":
+            # The maximum of what never falls: the order makes no difference.
+            activation, leak = self._take_activation(_RISING)
         epilogue = Epilogue(
-            self.bias is not None, self.residual is not None, activation, float(leak)
+            self.bias is not None, self.residual is not None, activation, float(leak), pool
         )
         return EpilogueMatch(
             self.tail, tuple(self.inner), epilogue, self.bias, self.slope, self.residual
@@ -134,8 +150,8 @@ class _Chain:
             self.residual = other
             self._advance(user)
 
-    def _take_activation(self) -> tuple[str, float]:
-        for name in ("relax.nn.relu", "relax.nn.relu6", "relax.nn.leakyrelu", "relax.clip"):
+    def _take_activation(self, names: tuple[str, ...] = _ACTIVATIONS) -> tuple[str, float]:
+        for name in names:
             found = self._next(name)
             if found is not None:
                 user, call = found
@@ -144,6 +160,14 @@ class _Chain:
                     self._advance(user)
                     return taken
         return "none", 0.0
+
+    def _take_pool(self) -> str:
+        for name, pool in (("relax.nn.max_pool2d", "max"), ("relax.nn.avg_pool2d", "average")):
+            found = self._next(name)
+            if found is not None and _halves(found[1], self.shape):
+                self._advance(found[0])
+                return pool
+        return "none"
 
     def _take_prelu(self) -> tuple[str, float] | None:
         """``relax.nn.prelu(x, slope)`` or PyTorch's ``where(x > 0, x, slope * x)``."""
@@ -185,6 +209,16 @@ class _Chain:
             return static_shape(expr, "residual")
         except ShapeError:
             return None
+
+
+def _halves(call: relax.Call, shape: ConvShape) -> bool:
+    """Whether ``call`` takes 2x2 windows with stride 2 of whole numbers of the map only."""
+    attrs = call.attrs
+    sizes = (attrs.pool_size, attrs.strides, attrs.dilation, attrs.padding)
+    window = tuple(tuple(int(n) for n in size) for size in sizes)
+    plain = window == ((2, 2), (2, 2), (1, 1), (0, 0, 0, 0)) and attrs.layout == "NCHW"
+    whole = output_shape(shape, Epilogue(pool="max"))
+    return plain and attrs.out_layout == "NCHW" and static_shape(call, "pooled map") == whole
 
 
 def _activation(call: relax.Call) -> tuple[str, float] | None:

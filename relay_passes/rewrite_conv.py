@@ -16,14 +16,14 @@ from .bindings import Bindings, map_functions, replaced
 from .ops import packed_conv2d
 from .patterns import find_convs, match_epilogue
 from .plans import as_cpu_target, plans_by_name
-from .sites import ConvSite, EpilogueMatch, check_fits, packed_arrays
+from .sites import ConvSite, EpilogueMatch, check_fits, check_pool, packed_arrays
 
 
 @tvm.transform.module_pass(opt_level=0, name="SparsifyConvs")
 class SparsifyConvs:
     """Replace every planned convolution, with what follows it, by one operator.
 
-    ``conv -> [+ bias] -> [+ residual] -> [activation]`` becomes
+    ``conv -> [+ bias] -> [+ residual] -> [activation] -> [pool]`` becomes
     ``sparsewino.sparse_winograd_conv2d(x, packed..., [bias], [slope], [residual])``, or
     ``sparsewino.direct_conv2d`` or ``sparsewino.sparse_conv2d`` with the same operands where the
     plan says "dense_direct" or "sparse_direct".
@@ -37,7 +37,7 @@ class SparsifyConvs:
         target: as for ``plan``; the target in force, else the host, if None.
 
     Raises:
-        ConfigError: the plan names a layer twice, or does not fit a layer's weights or shape.
+        ConfigError: the plan names a layer twice, or does not fit a layer's weights, shape or pool.
     """
 
     def __init__(self, plan: Iterable[LayerPlan], target: str | CpuTarget | Any = None) -> None:
@@ -62,7 +62,8 @@ def _rewrite(func: relax.Function, plans: dict[str, LayerPlan], cpu: CpuTarget) 
             continue
         with in_context(f"layer {site.name!r}"):
             check_fits(plan, site)
-            match = match_epilogue(site, bindings, claimed)
+            match = match_epilogue(site, bindings, claimed, plan.pool != "none")
+            check_pool(plan, match.epilogue)
             values[match.tail] = _operator(plan, site, match, cpu)
         claimed |= {*match.inner, match.tail}
         dropped.update(match.inner)

@@ -14,7 +14,7 @@ from ..config import CompileConfig, ConvShape, Epilogue, LayerPlan
 from ..errors import ConfigError, ShapeError
 from ..geometry import as_padding, check_shape, winograd_refusal
 from ..packing import pack
-from ..planner import kernel_weight, plan_left, plan_spatial, plan_winograd
+from ..planner import kernel_weight, plan_left, plan_spatial, plan_winograd, with_pool
 from ..records import Records
 from ..schedules.target import CpuTarget
 from .operators import winograd_algorithm
@@ -33,6 +33,8 @@ class ConvSite:
         m: the tile that Winograd weights were made for; 0 for spatial weights.
         relu: whether its negative transformed inputs count as zero.
         reason: why no kernel can take it; "" when one can.
+        pool: the 2x2 pooling with stride 2 that its chain ends with, as in :class:`Epilogue`;
+            Relay's are not looked for.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ConvSite:
     m: int = 0
     relu: bool = False
     reason: str = ""
+    pool: str = "none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +175,10 @@ def plan_site(
         return plan_left(site.name, site.reason)
     layer = (site.name, site.shape, site.weight)
     if site.m:
-        return plan_winograd(*layer, site.m, cpu, config, threads, records, site.relu)
-    return plan_spatial(*layer, cpu, config, threads, records)
+        plan = plan_winograd(*layer, site.m, cpu, config, threads, records, site.relu)
+    else:
+        plan = plan_spatial(*layer, cpu, config, threads, records)
+    return with_pool(plan, site.pool, cpu, threads)
 
 
 def check_fits(plan: LayerPlan, site: ConvSite) -> None:
@@ -193,6 +198,16 @@ def check_fits(plan: LayerPlan, site: ConvSite) -> None:
         )
     if site.m not in (0, plan.m):
         raise ConfigError(f"the plan says m = {plan.m}, the weights are made for m = {site.m}")
+
+
+def check_pool(plan: LayerPlan, epilogue: Epilogue) -> None:
+    """Refuse a plan with another pool than follows the layer.
+
+    Raises:
+        ConfigError: it has one; says which.
+    """
+    if plan.pool != epilogue.pool:
+        raise ConfigError(f"the plan's pool is {plan.pool!r}, the layer's {epilogue.pool!r}")
 
 
 def packed_arrays(site: ConvSite, plan: LayerPlan, cpu: CpuTarget) -> tuple[np.ndarray, ...]:

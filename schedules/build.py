@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from ..geometry import check_shape, kernel_layout
 from ..geometry_depthwise import depthwise_layout, is_depthwise
 from ..geometry_direct import direct_layout
+from ..geometry_pooling import output_shape, pool_refusal
 from ..geometry_sparse import sparse_layout
 from .depthwise import emit_depthwise
 from .direct_conv import emit_direct_conv
@@ -37,7 +38,8 @@ def build_conv(
     """Build the kernel of ``plan``.
 
     Parameters of the PrimFunc: data float32 [N, C, H, W], the packed arrays, bias [K], slope [K],
-    residual [N, K, OH, OW] as far as the epilogue has them, output float32 [N, K, OH, OW].
+    residual [N, K, OH, OW] as far as the epilogue has them, output float32 [N, K, OH, OW], or
+    smaller with a pool.
 
     Args:
         plan: what the planner decided.
@@ -47,13 +49,16 @@ def build_conv(
         vector_registers: vector registers of the target.
 
     Raises:
-        ConfigError: a plan that has no kernel.
+        ConfigError: a plan that has no kernel, or none with such an epilogue.
         ShapeError: a shape that no kernel can take.
     """
     if plan.algorithm not in _OPERANDS:
         raise ConfigError(f"there is no kernel for algorithm {plan.algorithm!r}")
     shape = plan.conv
     check_shape(shape)
+    refusal = pool_refusal(plan, epilogue.residual) if epilogue.pool != "none" else ""
+    if refusal:
+        raise ConfigError(f"no kernel pools here: {refusal}")
     out_shape = (shape.n, shape.k, shape.oh, shape.ow)
     with tvm_ir.prim_func(kernel_name(plan, epilogue)) as builder:
         data = tvm_ir.arg("data", (shape.n, shape.c, shape.h, shape.w), "float32")
@@ -63,7 +68,7 @@ def build_conv(
         prelu = epilogue.activation == "prelu"
         slope = tvm_ir.arg("slope", (shape.k,), "float32") if prelu else None
         residual = tvm_ir.arg("residual", out_shape, "float32") if epilogue.residual else None
-        output = tvm_ir.arg("output", out_shape, "float32")
+        output = tvm_ir.arg("output", output_shape(shape, epilogue), "float32")
         operands = EpilogueOperands(epilogue, bias, slope, residual)
         if plan.algorithm == "dense_direct" and is_depthwise(shape):
             layout = depthwise_layout(plan, lanes)
@@ -92,4 +97,5 @@ def kernel_name(plan: LayerPlan, epilogue: Epilogue) -> str:
     parts += ["winograd_relu"] * plan.winograd_relu
     parts += ["bias"] * epilogue.bias + ["add"] * epilogue.residual
     parts += [epilogue.activation] * (epilogue.activation != "none")
+    parts += [f"{epilogue.pool}_pool"] * (epilogue.pool != "none")
     return "_".join(parts)

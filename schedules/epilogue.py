@@ -1,7 +1,8 @@
-"""What follows the convolution inside the kernel: bias, residual add, activation, in this order."""
+"""What follows a convolution inside its kernel: bias, residual, activation, pool, in this order."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ class EpilogueOperands:
         epilogue: what to do.
         bias: buffer [K].
         slope: buffer [K], for "prelu".
-        residual: buffer [N, K, OH, OW].
+        residual: buffer [N, K, OH, OW]; not together with a pool.
     """
 
     epilogue: Epilogue
@@ -36,6 +37,10 @@ class EpilogueOperands:
         """Residual add and activation of the outputs at ``index``."""
         if self.residual is not None:
             value = value + self.residual[tuple(index)]
+        return self.activate(value, k, lanes)
+
+    def activate(self, value: Any, k: Any, lanes: int) -> Any:
+        """The activation of outputs of channel ``k``."""
         kind, zero = self.epilogue.activation, tvm_ir.broadcast(0.0, lanes)
         if kind == "none":
             return value
@@ -47,3 +52,31 @@ class EpilogueOperands:
         value = tvm_ir.bind(value)
         negative = tir.min(zero, value) * tvm_ir.broadcast(slope, lanes)
         return tir.max(zero, value) + negative
+
+    def pooled(self, windows: list[list[Any]], k: Any, lanes: int) -> list[Any]:
+        """Activation and pool of outputs of channel ``k``.
+
+        Args:
+            windows: the numbers of each window, as vectors over windows.
+            k: the output channel.
+            lanes: lanes of the vectors.
+        """
+        if self.epilogue.pool == "average":
+            share = tvm_ir.broadcast(1.0 / len(windows[0]), lanes)
+            sums = [_fold(self._each(w, k, lanes), lambda a, b: a + b) for w in windows]
+            return [tvm_ir.bind(total * share) for total in sums]
+        # What never falls may as well come after the maximum.
+        if self.epilogue.activation in ("none", "relu", "relu6"):
+            largest = [_fold(window, tir.max) for window in windows]
+            return self._each(largest, k, lanes)
+        return [_fold(self._each(window, k, lanes), tir.max) for window in windows]
+
+    def _each(self, values: list[Any], k: Any, lanes: int) -> list[Any]:
+        return [tvm_ir.bind(self.activate(value, k, lanes)) for value in values]
+
+
+def _fold(values: list[Any], pair: Callable[[Any, Any], Any]) -> Any:
+    """All values as one, two neighbours at a time."""
+    while len(values) > 1:
+        values = [tvm_ir.bind(pair(*two)) for two in zip(values[::2], values[1::2], strict=True)]
+    return values[0]

@@ -6,8 +6,8 @@ from typing import Any
 
 from .. import _compat as tvm_ir
 from .._compat import T
-from ..config import ConvShape
 from ..geometry import Panels
+from ..geometry_pooling import OutputMap
 from .epilogue import EpilogueOperands
 from .segments import Segment
 
@@ -15,7 +15,7 @@ from .segments import Segment
 def emit_rows(
     woven: Any,
     output: Any,
-    shape: ConvShape,
+    written: OutputMap,
     panels: Panels,
     epilogue: EpilogueOperands,
     segment: Segment,
@@ -24,23 +24,25 @@ def emit_rows(
     """Emit the writing of one row segment of one output channel.
 
     Args:
-        woven: buffer [m][pixels of all row segments of the panel].
-        output: buffer [N, K, OH, OW].
-        shape: the convolution.
+        woven: buffer [rows of a tile][pixels of all row segments of the panel].
+        output: buffer [N, K, height, width].
+        written: the map that is written.
         panels: the cut into panels.
-        epilogue: what follows the convolution, with its buffers.
+        epilogue: what follows the convolution, with its buffers; a pool has been done.
         segment: where the row segment lies in the image and in the panel.
         k: the output channel.
     """
-    width = panels.segment_tiles * panels.m
+    width = panels.segment_tiles * written.step
     start, x = segment.position * width, segment.index_in_row * width
-    rest = shape.ow - (panels.segments - 1) * width
+    rest = written.width - (panels.segments - 1) * width
 
     def write(i: Any, y: Any) -> None:
         def store(at: Any, lanes: int) -> None:
             index = [segment.image, k, y, tvm_ir.ramp(x + at, 1, lanes)]
             value = woven[i, tvm_ir.ramp(start + at, 1, lanes)]
-            T.buffer_store(output, epilogue.finish(value, index, k, lanes), index)
+            if epilogue.epilogue.pool == "none":
+                value = epilogue.finish(value, index, k, lanes)
+            T.buffer_store(output, value, index)
 
         if panels.segments == 1:
             _emit_row(store, rest, panels.lanes)
@@ -48,15 +50,16 @@ def emit_rows(
             with T.If(segment.index_in_row < panels.segments - 1):
                 with T.Then():
                     _emit_row(store, width, panels.lanes)
-                with T.Else():
-                    _emit_row(store, rest, panels.lanes)
+                if rest:  # a last tile of one column has no window
+                    with T.Else():
+                        _emit_row(store, rest, panels.lanes)
 
-    with T.serial(0, panels.m) as i:
-        y = tvm_ir.bind(segment.tile_y * panels.m + i)
-        if shape.oh % panels.m == 0:
+    with T.serial(0, written.step) as i:
+        y = tvm_ir.bind(segment.tile_y * written.step + i)
+        if panels.tiles_y * written.step == written.height:
             write(i, y)
         else:
-            with T.If(y < shape.oh), T.Then():
+            with T.If(y < written.height), T.Then():
                 write(i, y)
 
 

@@ -15,11 +15,12 @@ from .._compat import T, tir
 from ..config import ConvShape
 from ..cook_toom import CookToom
 from ..geometry import KernelLayout
+from ..geometry_pooling import WINDOW, output_map
 from .epilogue import EpilogueOperands
 from .linear_transform import apply_matrix
 from .output_rows import emit_rows
 from .prefetching import prefetch_outputs
-from .quads import weave
+from .quads import lane_order, weave, weave_in_order
 from .segments import each_segment
 
 
@@ -37,7 +38,7 @@ def emit_output_transform(
 
     Args:
         product: scratch of products.
-        output: buffer [N, K, OH, OW].
+        output: buffer [N, K, OH, OW], or of the pooled map.
         block: index of the block of output channels.
         panel: index of the panel.
         shape: the convolution.
@@ -49,19 +50,24 @@ def emit_output_transform(
     count = tir.min(left, layout.k_block) if shape.k % layout.k_block else layout.k_block
     panels = layout.panels
     m, alpha, lanes = panels.m, panels.alpha, panels.lanes
+    written = output_map(shape, m, epilogue.epilogue.pool)
+    step = written.step
     with (
         tvm_ir.local_buffer((m, alpha * lanes)) as halves,
-        tvm_ir.local_buffer((m, panels.vectors * lanes * m)) as woven,
+        tvm_ir.local_buffer((step, panels.vectors * lanes * step)) as woven,
         T.serial(0, count) as row,
     ):
         k = tvm_ir.bind(block * layout.k_block + row)
         base = tvm_ir.bind(layout.product.channel_offset(row))
         with T.serial(0, panels.vectors) as vector:
-            prefetch_outputs(output, shape, panels, panel, k, vector)
+            prefetch_outputs(output, written, panels, panel, k, vector)
             _emit_columns(product, halves, base + vector * lanes, layout, algorithm)
-            _emit_weaving(halves, woven, vector, layout, algorithm, epilogue, k)
+            with T.serial(0, step) as i:
+                for number, pixels in enumerate(_row(halves, i, layout, algorithm, epilogue, k)):
+                    at = vector * (lanes * step) + number * lanes
+                    T.buffer_store(woven, pixels, [i, tvm_ir.ramp(at, 1, lanes)])
         with each_segment(panels, panel) as segment:
-            emit_rows(woven, output, shape, panels, epilogue, segment, k)
+            emit_rows(woven, output, written, panels, epilogue, segment, k)
 
 
 def _emit_columns(
@@ -76,29 +82,43 @@ def _emit_columns(
             T.buffer_store(halves, y, [i, tvm_ir.ramp(j * lanes, 1, lanes)])
 
 
-def _emit_weaving(
+def _outputs(
     halves: Any,
-    woven: Any,
-    vector: Any,
+    i: Any,
     layout: KernelLayout,
     algorithm: CookToom,
     epilogue: EpilogueOperands,
     k: Any,
-) -> None:
-    """A from the right; pixels in the order of the map."""
+) -> list[Any]:
+    """A from the right, and the bias: row ``i`` of the tiles, as ``m`` vectors over tiles."""
+    lanes = layout.panels.lanes
+    xs = [tvm_ir.bind(halves[i, tvm_ir.ramp(j * lanes, 1, lanes)]) for j in range(algorithm.alpha)]
+    ones = _column_of_ones(algorithm)
+    if ones is not None:
+        xs[ones] = tvm_ir.bind(epilogue.add_bias(xs[ones], k, lanes))
+        return apply_matrix(algorithm.at, xs, lanes)
+    ys = apply_matrix(algorithm.at, xs, lanes)
+    return [tvm_ir.bind(epilogue.add_bias(y, k, lanes)) for y in ys]
+
+
+def _row(
+    halves: Any,
+    i: Any,
+    layout: KernelLayout,
+    algorithm: CookToom,
+    epilogue: EpilogueOperands,
+    k: Any,
+) -> list[Any]:
+    """Row ``i`` of what the tiles leave in the map: vectors of pixels in the order of the map.
+
+    A pool takes windows while their numbers are in registers, so that less is woven.
+    """
     m, lanes = algorithm.m, layout.panels.lanes
-    with T.serial(0, m) as i:
-        columns = range(algorithm.alpha)
-        xs = [tvm_ir.bind(halves[i, tvm_ir.ramp(j * lanes, 1, lanes)]) for j in columns]
-        ones = _column_of_ones(algorithm)
-        if ones is not None:
-            xs[ones] = tvm_ir.bind(epilogue.add_bias(xs[ones], k, lanes))
-        ys = apply_matrix(algorithm.at, xs, lanes)
-        if ones is None:
-            ys = [tvm_ir.bind(epilogue.add_bias(y, k, lanes)) for y in ys]
-        for number, pixels in enumerate(weave(ys, lanes)):
-            at = vector * (lanes * m) + number * lanes
-            T.buffer_store(woven, pixels, [i, tvm_ir.ramp(at, 1, lanes)])
+    if epilogue.epilogue.pool == "none":
+        return weave(_outputs(halves, i, layout, algorithm, epilogue, k), lanes)
+    rows = [_outputs(halves, i * WINDOW + n, layout, algorithm, epilogue, k) for n in range(WINDOW)]
+    windows = [[y for row in rows for y in row[j : j + WINDOW]] for j in range(0, m, WINDOW)]
+    return weave_in_order(epilogue.pooled(windows, k, lanes), lane_order(m, lanes), lanes)
 
 
 def _column_of_ones(algorithm: CookToom) -> int | None:

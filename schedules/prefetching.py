@@ -12,6 +12,7 @@ from .. import _compat as tvm_ir
 from .._compat import tir
 from ..config import ConvShape
 from ..geometry import CACHE_LINE, Panels, ceil_div
+from ..geometry_pooling import OutputMap
 
 
 def prefetch_inputs(
@@ -29,34 +30,43 @@ def prefetch_inputs(
         channel: the input channel; it need not exist.
         vector: the vector of the panel with which the requests go out.
     """
-    image, y, x = _corner(panels, panel)
+    image, y, x = _corner(panels, panel, panels.m)
     top, left = shape.padding[0], shape.padding[1]
     corner = [image, channel, tir.max(y - top, 0), tir.max(x - left, 0)]
     rows = min((panels.rows - 1) * panels.m + panels.alpha, shape.h)
-    _prefetch(data, corner, rows, shape.w, panels, vector, write=False)
+    span = shape.w if panels.segments == 1 else panels.segment_tiles * panels.m
+    _prefetch(data, corner, rows, shape.w, span, panels, vector, write=False)
 
 
 def prefetch_outputs(
-    output: Any, shape: ConvShape, panels: Panels, panel: Any, k: Any, vector: Any
+    output: Any, written: OutputMap, panels: Panels, panel: Any, k: Any, vector: Any
 ) -> None:
     """The same for the rows that ``panel`` writes of output channel ``k``."""
-    image, y, x = _corner(panels, panel)
-    rows = min(panels.rows * panels.m, shape.oh)
-    _prefetch(output, [image, k, y, x], rows, shape.ow, panels, vector, write=True)
+    image, y, x = _corner(panels, panel, written.step)
+    rows = min(panels.rows * written.step, written.height)
+    span = written.width if panels.segments == 1 else panels.segment_tiles * written.step
+    corner = [image, k, y, x]
+    _prefetch(output, corner, rows, written.width, span, panels, vector, write=True)
 
 
-def _corner(panels: Panels, panel: Any) -> tuple[Any, Any, Any]:
-    """Image, y and x of the first output of a panel."""
+def _corner(panels: Panels, panel: Any, step: int) -> tuple[Any, Any, Any]:
+    """Image, y and x where a panel begins, tiles being ``step`` apart."""
     row = panel * panels.rows // panels.segments
-    x = panel * panels.rows % panels.segments * (panels.segment_tiles * panels.m)
-    return row // panels.tiles_y, row % panels.tiles_y * panels.m, x
+    x = panel * panels.rows % panels.segments * (panels.segment_tiles * step)
+    return row // panels.tiles_y, row % panels.tiles_y * step, x
 
 
 def _prefetch(
-    buffer: Any, corner: list[Any], rows: int, width: int, panels: Panels, vector: Any, write: bool
+    buffer: Any,
+    corner: list[Any],
+    rows: int,
+    width: int,
+    span: int,
+    panels: Panels,
+    vector: Any,
+    write: bool,
 ) -> None:
     image, channel, y, x = corner
-    span = width if panels.segments == 1 else panels.segment_tiles * panels.m
     if span == width:  # rows follow each other in memory
         rows, span = 1, rows * width
     lines = ceil_div(span, CACHE_LINE)

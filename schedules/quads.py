@@ -79,10 +79,22 @@ def weave(columns: Sequence[Any], lanes: int) -> list[Any]:
         return transpose(columns, lanes)
     if m == PAIR + QUAD:
         return _weave_six(columns, lanes)
-    order = [j * lanes + t for t in range(lanes) for j in range(m)]
+    return weave_in_order(columns, range(lanes), lanes)
+
+
+def weave_in_order(columns: Sequence[Any], order: Sequence[int], lanes: int) -> list[Any]:
+    """As :func:`weave`, whatever the number of pixels and the order of tiles in lanes.
+
+    Args:
+        columns: for each of the pixels of a tile, a vector over tiles.
+        order: the tile of every lane.
+        lanes: lanes of the vectors.
+    """
+    lane_of = {tile: lane for lane, tile in enumerate(order)}
+    picked = [j * lanes + lane_of[t] for t in range(lanes) for j in range(len(columns))]
     return [
-        tvm_ir.bind(tvm_ir.shuffle(columns, order[start : start + lanes]))
-        for start in range(0, m * lanes, lanes)
+        tvm_ir.bind(tvm_ir.shuffle(columns, picked[start : start + lanes]))
+        for start in range(0, len(picked), lanes)
     ]
 
 

@@ -22,6 +22,7 @@ LAYERS = (
     (
         "geometry",
         "geometry_panels",
+        "geometry_pooling",
         "geometry_direct",
         "geometry_depthwise",
         "geometry_sparse",

@@ -17,6 +17,7 @@ VERSION = 1
 
 ALGORITHMS = ("sparse_winograd", "dense_winograd", "sparse_direct", "dense_direct", "left")
 ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "prelu")
+POOLS = ("none", "max", "average")
 CRITERIA = ("activation", "white", "authors")
 BUDGETS = ("layer", "global")
 STRUCTURES = ("unstructured", "balanced", "rows2", "rows4", "kernel")
@@ -273,22 +274,25 @@ class ConvShape(_Checked):
 
 @dataclass(frozen=True)
 class Epilogue(_Checked):
-    """What follows the convolution in the kernel: bias, residual add, activation, in this order.
+    """What follows the convolution in the kernel: bias, residual, activation, pool, in this order.
 
     Attributes:
         bias: add a bias per output channel.
         residual: add a tensor of the output's shape.
         activation: one of ``ACTIVATIONS``; "prelu" takes a slope per channel as an operand.
         slope: negative slope of "leaky_relu".
+        pool: one of ``POOLS``; 2x2 windows with stride 2, those that jut out of the map dropped.
     """
 
     bias: bool = False
     residual: bool = False
     activation: str = "none"
     slope: float = 0.0
+    pool: str = "none"
 
     def __post_init__(self) -> None:
         _check(self.activation in ACTIVATIONS, f"unknown activation {self.activation!r}")
+        _check(self.pool in POOLS, f"unknown pool {self.pool!r}")
 
 
 @dataclass(frozen=True)
@@ -313,6 +317,7 @@ class LayerPlan(_Checked):
         split_k: whether blocks of output channels run in parallel, not only panels, for layers of
             fewer panels than threads.
         winograd_relu: whether negative transformed inputs count as zero.
+        pool: the 2x2 pooling with stride 2 that the kernel does at its end, one of ``POOLS``.
     """
 
     name: str
@@ -331,6 +336,7 @@ class LayerPlan(_Checked):
     structure: str = "unstructured"
     split_k: bool = False
     winograd_relu: bool = False
+    pool: str = "none"
 
     def __post_init__(self) -> None:
         _check(
@@ -339,6 +345,7 @@ class LayerPlan(_Checked):
         )
         _check(self.algorithm in ALGORITHMS, f"unknown algorithm {self.algorithm!r}")
         _check(self.structure in STRUCTURES, f"unknown structure {self.structure!r}")
+        _check(self.pool in POOLS, f"unknown pool {self.pool!r}")
         _check(
             self.structure == "unstructured" or self.algorithm == "sparse_winograd",
             f"only a sparse kernel has a structure, got {self.structure!r} of {self.algorithm!r}",

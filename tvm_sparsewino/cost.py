@@ -16,7 +16,7 @@ from itertools import product
 from .config import ConvShape
 from .cook_toom import cook_toom
 from .cost_prices import PRICES, Prices
-from .cost_quantities import AVX2, FLOAT_BYTES, Blocking, Core, quantities
+from .cost_quantities import AVX2, FLOAT_BYTES, Blocking, Core, lines_beyond, quantities
 from .geometry import Panels, ceil_div, make_panels
 from .structure import shared_rows
 
@@ -127,6 +127,13 @@ def price(
     flops = 2 * tiles * transform.coordinates * shape.k * (shape.c // shape.groups) * density
     flops += tiles * (shape.c * 2 * _flops(transform.bt) + shape.k * 2 * _flops(transform.at))
     return Cost(*cycles, int(flops), blocking, split_k)
+
+
+def saved_by_pool(shape: ConvShape, core: Core, prices: Prices = PRICES) -> float:
+    """Cycles that a kernel does without when it writes the pooled map: a quarter of the lines."""
+    whole = FLOAT_BYTES * shape.n * shape.k * shape.oh * shape.ow
+    lines = lines_beyond(whole, core.l2_bytes) - lines_beyond(whole // 4, core.l2_bytes)
+    return prices.activation_lines * lines / core.threads
 
 
 def _shares(

@@ -105,8 +105,8 @@ def quantities(
     panels = make_panels(shape, m, core.lanes, blocking.panel_vectors)
     vectors = panels.vectors * panels.count
     images = FLOAT_BYTES * shape.n
-    inputs = _beyond(images * shape.c * shape.h * shape.w, core.l2_bytes)
-    outputs = _beyond(images * shape.k * shape.oh * shape.ow, core.l2_bytes)
+    inputs = lines_beyond(images * shape.c * shape.h * shape.w, core.l2_bytes)
+    outputs = lines_beyond(images * shape.k * shape.oh * shape.ow, core.l2_bytes)
     # A row's inputs, its results and a constant do not all find a register.
     ops = "crowded_ops" if 2 * transform.alpha >= core.vector_registers else "transform_ops"
     first = Quantities(
@@ -211,7 +211,7 @@ def _moved(
     }
 
 
-def _beyond(data_bytes: float, cache_bytes: int) -> float:
+def lines_beyond(data_bytes: float, cache_bytes: int) -> float:
     """Lines of an array that a cache does not keep from one layer to the next."""
     return max(0.0, data_bytes - cache_bytes / 2) / LINE_BYTES
 

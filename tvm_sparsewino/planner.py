@@ -10,10 +10,11 @@ import numpy as np
 
 from .config import CompileConfig, ConvShape, LayerPlan
 from .cook_toom import cook_toom
-from .cost import Core, Cost, predict
+from .cost import Core, Cost, predict, saved_by_pool
 from .cost_direct import predict_direct
 from .cost_sparse import predict_sparse_direct
 from .geometry import winograd_refusal
+from .geometry_pooling import pool_refusal
 from .records import LayerKey, Records, layer_key
 from .schedules.target import CpuTarget
 from .structure import detect_structure
@@ -160,6 +161,26 @@ def plan_spatial(
     planned = _planned(name, shape, options, config, origin, machine(target, threads))
     key = weights_key(shape, weight, 0, target, threads)
     return _as_recorded(planned, options, origin, key, records)
+
+
+def with_pool(plan: LayerPlan, pool: str, target: CpuTarget, threads: int = 1) -> LayerPlan:
+    """``plan`` with the pool that follows the layer, if its kernel can do that.
+
+    Args:
+        plan: what runs the layer.
+        pool: one of ``POOLS``.
+        target: the CPU.
+        threads: cores that work together.
+    """
+    if pool == "none" or pool_refusal(plan):
+        return plan
+    saved = saved_by_pool(plan.conv, machine(target, threads))
+    return dataclasses.replace(
+        plan,
+        pool=pool,
+        cost_cycles=max(0.0, plan.cost_cycles - saved),
+        reason=f"{plan.reason}; with the 2x2 {pool} pool behind it",
+    )
 
 
 def winograd_options(shape: ConvShape, u: np.ndarray, m: int, target: CpuTarget) -> list[Option]:
