@@ -23,6 +23,7 @@ from .._compat import T, tir
 from ..geometry_sparse import SparseLayout, register_tile
 from .epilogue import EpilogueOperands
 from .sparse_input import emit_sparse_input
+from .sparse_prefetch import prefetch_ahead
 from .sparse_tile import Work, emit_tile
 from .wide import wide
 
@@ -68,8 +69,9 @@ def emit_sparse_conv(
             else:
                 emit_sparse_input(data, scratch, layout, image, first, count, start)
                 source = scratch.__getitem__
-            buffers = (source, partial, tail, output)
-            work = Work(layout, tile, packed, *buffers, epilogue, image, block, part, start)
+            buffers = (data, packed, source, partial, tail, output)
+            place = (image, block, part, first, start)
+            work = Work(layout, tile, *buffers, epilogue, *place)
             _emit_tiles(work)
 
 
@@ -78,9 +80,11 @@ def _emit_tiles(work: Work) -> None:
     layout, tile = work.layout, work.tile
     if layout.slices_outside:
         with T.serial(0, layout.slices) as index, T.serial(0, tile.count) as number:
+            prefetch_ahead(work, number, index)
             emit_tile(work, number, index)
     else:
         with T.serial(0, tile.count) as number, T.serial(0, layout.slices) as index:
+            prefetch_ahead(work, number, index)
             emit_tile(work, number, index)
 
 

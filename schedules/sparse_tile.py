@@ -27,6 +27,7 @@ class Work:
     Attributes:
         layout: memory layout.
         tile: what is in registers at a time.
+        data: buffer [N, C, H, W].
         packed: buffers starts, rows, offsets, values (see :mod:`tvm_sparsewino.packing_sparse`).
         source: function of an index, whole or vector, that reads the inputs: from the scratch, or
             from the map.
@@ -38,11 +39,13 @@ class Work:
         image: image of the batch.
         block: block of output channels, counted through the groups.
         part: which block of input channels.
+        first_input: its first channel.
         start: first output row, or pixel where inputs are read in place.
     """
 
     layout: SparseLayout
     tile: Tile
+    data: Any
     packed: Sequence[Any]
     source: Any
     partial: Any
@@ -52,7 +55,34 @@ class Work:
     image: Any
     block: Any
     part: Any
+    first_input: Any
     start: Any
+
+    @property
+    def first_output(self) -> Any:
+        """The first output channel of the block."""
+        layout = self.layout
+        group, block = self.block // layout.k_blocks, self.block % layout.k_blocks
+        return group * layout.per_group + block * layout.k_block
+
+    @property
+    def is_last(self) -> Any:
+        """Whether no block of input channels follows."""
+        return self.part == self.layout.channel_blocks - 1
+
+
+def slice_number(work: Work, index: Any) -> Any:
+    """The place of slice ``index`` of the block among all slices that are packed."""
+    layout = work.layout
+    blocks = work.block * layout.channel_blocks + work.part
+    return tvm_ir.bind(blocks * layout.slices + index)
+
+
+def slice_members(work: Work, number: Any) -> list[Any]:
+    """The output channels of slice ``number``, counted from their block's first."""
+    _, rows, _, _ = work.packed
+    width = work.layout.rows_at_once
+    return [tvm_ir.bind(rows[number * width + row]) for row in range(width)]
 
 
 def emit_tile(work: Work, number: Any, index: Any) -> None:
@@ -63,14 +93,12 @@ def emit_tile(work: Work, number: Any, index: Any) -> None:
     """
     layout, tile = work.layout, work.tile
     lanes, width = layout.lanes, layout.rows_at_once
-    y, x = _corner(layout, tile, number)
+    y, x = corner(layout, tile, number)
     places = [_place(layout, tile, i) for i in range(tile.vectors)]
     every = [(row, i) for row in range(width) for i in range(tile.vectors)]
-    _, rows, _, _ = work.packed
     several = layout.channel_blocks > 1
-    slice_number = (work.block * layout.channel_blocks + work.part) * layout.slices + index
-    slice_number = tvm_ir.bind(slice_number)
-    members = [tvm_ir.bind(rows[slice_number * width + row]) for row in range(width)]
+    this_slice = slice_number(work, index)
+    members = slice_members(work, this_slice)
 
     def at(row: int, i: int) -> Any:
         return tvm_ir.ramp((row * tile.vectors + i) * lanes, 1, lanes)
@@ -100,9 +128,8 @@ def emit_tile(work: Work, number: Any, index: Any) -> None:
 
         _either(several, work.part == 0, begin, resume)
         base = wide(y * layout.row_stride + x)
-        _emit_products(work, slice_number, tvm_ir.bind(base), places, sums, at)
-        last = work.part == layout.channel_blocks - 1
-        _either(several, last, finish, suspend)
+        _emit_products(work, this_slice, tvm_ir.bind(base), places, sums, at)
+        _either(several, work.is_last, finish, suspend)
 
 
 def _either(several: bool, condition: Any, then: Any, otherwise: Any) -> None:
@@ -136,7 +163,7 @@ def _emit_products(
                 T.buffer_store(sums, sums[at(row, i)] + product, [at(row, i)])
 
 
-def _corner(layout: SparseLayout, tile: Tile, number: Any) -> tuple[Any, Any]:
+def corner(layout: SparseLayout, tile: Tile, number: Any) -> tuple[Any, Any]:
     """Line and pixel of it where a tile begins."""
     if tile.lines:
         return tvm_ir.bind(tir.min(number * tile.lines, layout.lines - tile.lines)), 0
@@ -160,8 +187,7 @@ def _write(
 ) -> None:
     """Store the sums of output channel ``member`` of the block, if there is one."""
     layout = work.layout
-    group, block = work.block // layout.k_blocks, work.block % layout.k_blocks
-    k = tvm_ir.bind(group * layout.per_group + block * layout.k_block + member)
+    k = tvm_ir.bind(work.first_output + member)
     if layout.all_rows_exist:
         _write_row(work, sums, k, corner, places)
     else:

@@ -79,9 +79,12 @@ def multiply_add(a: Any, b: Any, c: Any, lanes: int) -> tir.PrimExpr:
     return _llvm(_float32(lanes), "llvm.fmuladd", a, b, c)
 
 
-def prefetch(buffer: tir.Buffer, index: Any, write: bool = False) -> None:
-    """Ask for the cache line of ``buffer[index]``, to be read or written; it may lie outside."""
-    keep, data = 3, 1
+def prefetch(buffer: tir.Buffer, index: Any, write: bool = False, level: int = 1) -> None:
+    """Ask for the cache line of ``buffer[index]``, to be read or written; it may lie outside.
+
+    It comes into the first cache or, to be read, into that of ``level``, 1 to 3.
+    """
+    keep, data = 4 - level, 1
     address = tir.address_of(buffer[index])
     T.evaluate(tir.call_intrin(*_PREFETCH, address, int(write), keep, data))
 
