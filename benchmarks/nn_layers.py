@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tvm_sparsewino import host
 from tvm_sparsewino.nn import WinogradConv2d, convert
 from tvm_sparsewino.nn.models import FFDNet
 
@@ -110,18 +111,11 @@ def peak_memory(m: int) -> int:
 
 def print_peak(m: int) -> None:
     step = training_step(network(m))
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = host.resident_bytes(host.HELD)
+    host.reset_peak()
     step()
     step()
-    print(resident("VmHWM") - before)
-
-
-def resident(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return 1024 * int(line.split()[1])
-    raise SystemExit(f"no {field} on this system")
+    print(host.resident_bytes(host.PEAK) - before)
 
 
 def network_row(m: int, repeats: int, peak_conv: int) -> dict[str, object]:
@@ -141,10 +135,8 @@ def network_row(m: int, repeats: int, peak_conv: int) -> dict[str, object]:
 
 
 def machine() -> dict[str, object]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "")
-    capability = torch.backends.cpu.get_cpu_capability()
-    return {"cpu": model, "isa": capability, "system": platform.platform(), "threads": 1}
+    isa = torch.backends.cpu.get_cpu_capability()
+    return {"cpu": host.processor(), "isa": isa, "system": platform.platform(), "threads": 1}
 
 
 def main() -> None:

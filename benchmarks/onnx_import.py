@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+
+from tvm_sparsewino import host
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 HIDDEN, CLASSES = 4096, 1000
@@ -68,19 +69,6 @@ def network(size: int, density: float) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def highest(reset: bool = False) -> int:
-    """The most bytes this process has held since the last reset."""
-    status = Path("/proc/self/status").read_text()
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    return 1024 * int(status.split("VmHWM:")[1].split()[0])
-
-
-def held() -> int:
-    """Bytes this process holds now."""
-    return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
-
-
 def measure(path: str, dense: bool) -> None:
     """Import and compile in this process; print one line of JSON."""
     import tvm_sparsewino as sw
@@ -90,14 +78,14 @@ def measure(path: str, dense: bool) -> None:
         tiny = Path(folder) / "tiny.onnx"
         onnx.save(helper_model(), tiny)
         sw.compile(sw.import_onnx(tiny), num_threads=1)
-    base = held()
-    highest(reset=True)
+    base = host.resident_bytes(host.HELD)
+    host.reset_peak()
     start, cpu = time.perf_counter(), time.process_time()
     module = sw.import_onnx(path)
-    imported, after_import = time.perf_counter(), highest()
+    imported, after_import = time.perf_counter(), host.resident_bytes(host.PEAK)
     network = sw.compile(module, config=config, num_threads=1)
     compiled, cpu = time.perf_counter(), time.process_time() - cpu
-    peak = highest()
+    peak = host.resident_bytes(host.PEAK)
     x = np.random.default_rng(1).standard_normal(network.inputs[0].shape, np.float32)
     print(
         json.dumps(
@@ -107,7 +95,7 @@ def measure(path: str, dense: bool) -> None:
                 "cpu_s": cpu,
                 "import_bytes": after_import - base,
                 "peak_bytes": peak - base,
-                "held_bytes": held() - base,
+                "held_bytes": host.resident_bytes(host.HELD) - base,
                 "algorithms": sorted({p.algorithm for p in network.plan}),
                 "error": error(network(x), reference(path, x)),
             }
@@ -171,7 +159,7 @@ def main() -> None:
             f"error {result['error']:.1e}"
         )
     if options.out:
-        environment = {"machine": platform.processor() or platform.machine(), "size": options.size}
+        environment = {"machine": host.processor(), "size": options.size}
         options.out.write_text(json.dumps({**environment, "results": results}, indent=1) + "\n")
 
 

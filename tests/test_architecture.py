@@ -17,7 +17,7 @@ SOURCES = {
 
 # Lower layers come first. A module may import its own layer and those below it.
 LAYERS = (
-    ("_version", "errors", "files", "memory", "timing", "_compat", "_autoload", "hot_loop"),
+    ("_version", "errors", "files", "memory", "timing", "host", "_compat", "_autoload", "hot_loop"),
     ("cook_toom", "tensor_file", "extras", "thread_pool"),
     (
         "geometry",

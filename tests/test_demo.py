@@ -158,7 +158,7 @@ def test_memory_sees_what_a_network_takes():
 
 def test_memory_of_an_unknown_field_is_refused():
     with pytest.raises(LookupError, match="does not tell VmNone"):
-        worker._status("VmNone")
+        worker._mebibytes("VmNone")
 
 
 @pytest.fixture

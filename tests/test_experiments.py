@@ -522,7 +522,7 @@ def test_half_precision_takes_a_gpu(tmp_path):
 
 
 def test_memory_is_none_where_the_system_does_not_tell(monkeypatch, tmp_path):
-    monkeypatch.setattr(cost, "_STATUS", tmp_path / "nothing")
+    monkeypatch.setattr(cost.host, "_STATUS", tmp_path / "nothing")
     monkeypatch.setattr(cost, "_REPEATS", 1)
     setting = Setting(
         experiment(batch=4),

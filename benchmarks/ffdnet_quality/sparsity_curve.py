@@ -6,12 +6,12 @@ python benchmarks/ffdnet_quality/sparsity_curve.py --tiles 2 4 6 --sparsities 0.
 import argparse
 import copy
 import json
-import platform
 import time
 from pathlib import Path
 
 import torch
 
+from tvm_sparsewino import host
 from tvm_sparsewino.config import BUDGETS
 from tvm_sparsewino.demo.images import PHOTOS, photo, psnr, with_noise
 from tvm_sparsewino.nn import convert, prune_one_shot
@@ -68,7 +68,7 @@ def main():
                 "patches": args.patches,
                 "iterations": args.iterations,
                 "threads": torch.get_num_threads(),
-                "machine": platform.processor() or platform.machine(),
+                "machine": host.processor(),
             }
             print(record, flush=True)
             with args.out.open("a") as file:

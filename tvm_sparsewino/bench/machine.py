@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import _compat as tvm_ir
+from .. import host
 from .._compat import T
 from ..schedules.target import CpuTarget
 from ..thread_pool import available_cores, use_threads
 from ..timing import median_alternating
 
 _PACKAGES = ("apache-tvm", "numpy", "tvm-sparsewino")
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 def machine(target: CpuTarget) -> dict[str, Any]:
     """The processor, its cores and caches, and the system."""
     return {
-        "processor": _processor(),
+        "processor": host.processor(),
         "cores": available_cores(),
         "mcpu": target.mcpu,
         "lanes": target.lanes,
@@ -34,13 +32,7 @@ def machine(target: CpuTarget) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that our kernels need."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-
-
-def _processor() -> str:
-    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []
-    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
+    return host.versions(_PACKAGES)
 
 
 def fma_peak(target: CpuTarget, chains: int = 12, steps: int = 200_000) -> float:

@@ -12,12 +12,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import loading
+from .. import host, loading
 from .._version import __version__
 from ..exchange import array_of
 from ..executable import Executable
@@ -25,14 +24,13 @@ from ..executable import Executable
 NAME = "tvm-sparsewino"
 LONG_CALL = 0.2  # seconds after which a call has warmed itself up
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-_STATUS = Path("/proc/self/status")
 
 
 class Server:
     """One network at a time."""
 
     def __init__(self) -> None:
-        self.start = resident("VmRSS")
+        self.start = mebibytes(host.HELD)
         self.call: Callable[[], Any] | None = None
 
     def answer(self, do: str, **given: Any) -> dict[str, Any]:
@@ -67,7 +65,7 @@ class Server:
 
     def memory(self) -> dict[str, Any]:
         """MiB when the process began to listen, and at its peak."""
-        return {"start": self.start, "peak": resident("VmHWM")}
+        return {"start": self.start, "peak": mebibytes(host.PEAK)}
 
     def run(self, out: str) -> dict[str, Any]:
         """Run once and write the output."""
@@ -102,11 +100,10 @@ def bound(exe: Executable, x: np.ndarray) -> Callable[[], Any]:
     return lambda: session(memory)
 
 
-def resident(field: str) -> float | None:
-    """A line of the process's status in MiB; None where the system does not tell."""
-    lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []
-    values = (line.split()[1] for line in lines if line.startswith(field + ":"))
-    return next((int(value) / 1024 for value in values), None)
+def mebibytes(what: str) -> float | None:
+    """Memory of this process; None where the system does not tell."""
+    known = host.resident_bytes(what)
+    return None if known is None else known / 2**20
 
 
 def main() -> None:

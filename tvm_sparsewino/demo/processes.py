@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .. import host
 from ..errors import SparseWinoError
 from .report import Memory, Timing
 
@@ -36,7 +37,7 @@ def memory_of(network: str, folder: Path, threads: int) -> Memory:
 
 def can_measure_memory() -> bool:
     """Whether the system tells a process its peak memory (Linux does)."""
-    return Path("/proc/self/status").exists()
+    return host.resident_bytes(host.PEAK) is not None
 
 
 def _measure(what: str, folder: Path, threads: int) -> dict[str, Any]:

@@ -7,12 +7,12 @@ import json
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from .. import host
 from ..files import replacing
 from ..thread_pool import available_cores
 
@@ -101,7 +101,7 @@ class Report:
 def machine() -> dict[str, Any]:
     """The processor's name, the cores this process may use and the system."""
     return {
-        "processor": _processor(Path("/proc/cpuinfo")),
+        "processor": host.processor(),
         "cores": available_cores(),
         "system": platform.platform(),
     }
@@ -109,15 +109,7 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that matter for the figures."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-
-
-def _processor(cpuinfo: Path) -> str:
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return host.versions(_PACKAGES)
 
 
 def tables(report: Report) -> Iterable[Table]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import driver
+from .. import driver, host
 from ..nn.inference import numpy_function, set_num_threads
 from ..timing import median_alternating
 from .images import PHOTOS, photo, with_noise
@@ -40,20 +40,23 @@ def measure_time(folder: Path, threads: int, inputs: tuple) -> dict[str, float]:
 
 
 def measure_memory(build: Callable[[], Callable[..., Any]], inputs: tuple) -> dict[str, float]:
-    """Memory in MiB now, and at the peak of building a network and running it."""
-    start = _status("VmRSS")
+    """Memory in MiB now, and at the peak of building a network and running it.
+
+    Raises:
+        LookupError: the system does not tell.
+    """
+    start = _mebibytes(host.HELD)
     network = build()
     for _ in range(_RUNS_FOR_MEMORY):
         network(*inputs)
-    return {"start": start, "peak": _status("VmHWM")}
+    return {"start": start, "peak": _mebibytes(host.PEAK)}
 
 
-def _status(field: str) -> float:
-    """A line of the process's status in MiB. Unlike getrusage, it knows nothing of the parent."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise LookupError(f"the system does not tell {field}")
+def _mebibytes(what: str) -> float:
+    known = host.resident_bytes(what)
+    if known is None:
+        raise LookupError(f"the system does not tell {what}")
+    return known / 2**20
 
 
 def main(arguments: list[str]) -> None:

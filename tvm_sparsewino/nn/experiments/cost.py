@@ -10,21 +10,19 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ... import host
 from .precision import mixed
 
 if TYPE_CHECKING:
     from .phases import Setting
 
 _REPEATS = 7
-_STATUS = Path("/proc/self/status")
-_RESET = Path("/proc/self/clear_refs")
 
 
 def measure_cost(setting: Setting, dense: nn.Module, pruned: nn.Module) -> dict[str, Any]:
@@ -99,7 +97,7 @@ def _peak(model: nn.Module, batch: tuple[Tensor, Tensor], setting: Setting) -> i
         torch.cuda.reset_peak_memory_stats(device)
         _step(model, batch, setting.autocast)()
         return torch.cuda.max_memory_allocated(device) - before
-    if not (_STATUS.exists() and _RESET.exists()):
+    if not host.can_reset_peak():
         return None
     model.zero_grad(set_to_none=True)
     context = multiprocessing.get_context("spawn")
@@ -119,13 +117,8 @@ def _peak_here(model: nn.Module, arrays: list[Any], threads: int, precision: str
     images, labels = (torch.from_numpy(x.copy()) for x in arrays)
     own = partial(mixed, precision, torch.device("cpu"))
     step = _step(copy.deepcopy(model), (images, labels), own)
-    before = _resident("VmRSS")
-    _RESET.write_text("5")  # resets the peak
+    before = host.resident_bytes(host.HELD)
+    host.reset_peak()
     step()
     step()
-    return _resident("VmHWM") - before
-
-
-def _resident(field: str) -> int:
-    lines = _STATUS.read_text().splitlines()
-    return next(1024 * int(x.split()[1]) for x in lines if x.startswith(field + ":"))
+    return host.resident_bytes(host.PEAK) - before
