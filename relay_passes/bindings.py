@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from tvm import relax
-from tvm.ir import IRModule, Op
+from tvm.ir import GlobalVar, IRModule, Op
 
 from .._compat import constant_array, tir
 
@@ -29,13 +29,17 @@ _ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
 class Bindings:
     """The top-level bindings of one function: who defines a variable, and who uses it.
 
-    Attributes:
+    Args:
         func: the function.
+        scope: what names of its layers end with, so that they are unique in a module of several.
+
+    Attributes:
+        func, scope: as given.
         order: its variable bindings in program order, control flow's inner ones not included.
     """
 
-    def __init__(self, func: relax.Function) -> None:
-        self.func = func
+    def __init__(self, func: relax.Function, scope: str = "") -> None:
+        self.func, self.scope = func, scope
         blocks = func.body.blocks if isinstance(func.body, relax.SeqExpr) else []
         everything = [binding for block in blocks for binding in block.bindings]
         self.order = [b for b in everything if isinstance(b, relax.VarBinding)]
@@ -120,11 +124,24 @@ def replaced(
 
 def map_functions(mod: IRModule, rewrite: Callable[[relax.Function], relax.Function]) -> IRModule:
     """``mod`` with every function that describes a network replaced by ``rewrite`` of it."""
+    return map_bindings(mod, lambda bindings: rewrite(bindings.func))
+
+
+def map_bindings(mod: IRModule, rewrite: Callable[[Bindings], relax.Function]) -> IRModule:
+    """As :func:`map_functions` for what needs the bindings anyway."""
     result = mod.clone()
-    for name, func in mod.functions.items():
-        if is_graph(func):
-            result.update_func(name, rewrite(func))
+    for name, bindings in graphs(mod).items():
+        result.update_func(name, rewrite(bindings))
     return result
+
+
+def graphs(mod: IRModule) -> dict[GlobalVar, Bindings]:
+    """The bindings of every function that describes a network; those of "main" have no scope."""
+    return {
+        name: Bindings(func, "" if name.name_hint == "main" else f"@{name.name_hint}")
+        for name, func in mod.functions.items()
+        if is_graph(func)
+    }
 
 
 def is_graph(func: object) -> bool:

@@ -9,12 +9,16 @@ from typing import Any
 from tvm import relax
 from tvm.ir import IRModule
 
+from .._compat import tir
 from ..cook_toom import canonical_points, points_to_text
 from ..errors import ImportFailed, SparseWinoError, in_context
 from .bindings import Bindings
 from .operators import WINOGRAD
 from .ops import winograd_conv2d
 from .patterns import LAYER_NAMES
+
+# What a dimension that stays open is called.
+BATCH = "batch"
 
 # Nodes of PyTorch's graph, and what the importer makes of each of them.
 _CONVS = ("convolution.default", "winograd_conv2d.default")
@@ -33,7 +37,8 @@ _OPERANDS = ("x", "weight", "bias", "m", "r", "padding", "groups", "relu")
 def import_exported_program(program: Any) -> IRModule:
     """A ``torch.export.ExportedProgram`` as an IRModule, parameters as constants.
 
-    The function is called "main" and takes the program's inputs by their names. Convolutions keep
+    The function is called "main" and takes the program's inputs by their names. A first dimension
+    that the program leaves open is called "batch". Convolutions keep
     the names of the modules they came from, so that a plan can name them.
 
     Raises:
@@ -58,7 +63,7 @@ def import_exported_program(program: Any) -> IRModule:
         raise ImportFailed(str(error)) from error
     except Exception as error:  # the importer raises AssertionError, ValueError, KeyError, ...
         raise ImportFailed(f"TVM cannot import the model: {error}") from error
-    return _with_layer_names(mod, program)
+    return _with_layer_names(_with_batch_name(mod), program)
 
 
 def _convert_winograd(node: Any, importer: Any) -> relax.Var:
@@ -96,6 +101,16 @@ def _module_path(node: Any) -> str:
     """Path of the module whose forward made ``node``, "" for the model itself."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return str(stack[-1][0]).removeprefix("L['self'].") if stack else ""
+
+
+def _with_batch_name(mod: IRModule) -> IRModule:
+    """A name for people in place of PyTorch's, such as s77; other symbols keep theirs."""
+    shapes = [getattr(getattr(p.ty, "shape", None), "values", ()) for p in mod["main"].params]
+    first = {shape[0].name: shape[0] for shape in shapes if shape and isinstance(shape[0], tir.Var)}
+    if len(first) == 1:
+        (symbol,) = first.values()
+        mod["main"] = mod["main"].bind_symbolic_vars({symbol: tir.Var(BATCH, "int64")})
+    return mod
 
 
 def _with_layer_names(mod: IRModule, program: Any) -> IRModule:

@@ -23,7 +23,7 @@ class LinearSite:
     """One linear layer in a function.
 
     Attributes:
-        name: the layer's name, unique among the function's linear layers.
+        name: the layer's name, unique among the module's linear layers.
         var: the variable that holds its result.
         call: the call of ``relax.matmul``.
         leading: leading dimensions of the data.
@@ -68,7 +68,7 @@ def find_linears(bindings: Bindings) -> list[LinearSite]:
         name = str(names.get(binding.var.name, binding.var.name))
         calls[name] = calls.get(name, 0) + 1
         name += f":{calls[name]}" if calls[name] > 1 else ""
-        sites.append(_site(name, binding.var, binding.value, weight))
+        sites.append(_site(name + bindings.scope, binding.var, binding.value, weight))
     return sites
 
 

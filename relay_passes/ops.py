@@ -14,7 +14,7 @@ from tvm import relax
 from tvm.ir import Op
 
 from .._autoload import autoload
-from .._compat import tensor_dtype
+from .._compat import tensor_dtype, tir
 from ..config import ConvShape, Epilogue, LayerPlan
 from ..errors import ShapeError, in_context
 from . import operators
@@ -91,8 +91,13 @@ def is_call_to(expr: Any, name: str) -> bool:
     return isinstance(expr, relax.Call) and isinstance(expr.op, Op) and expr.op.name == name
 
 
-def static_shape(expr: relax.Expr, what: str) -> tuple[int, ...]:
+def static_shape(expr: relax.Expr, what: str, batch: int | None = None) -> tuple[int, ...]:
     """The shape of a float32 tensor.
+
+    Args:
+        expr: the tensor.
+        what: what messages call it.
+        batch: a number to put in the place of a first dimension that is open; None: it must not be.
 
     Raises:
         ShapeError: another dtype, or a shape that is not known at compile time.
@@ -104,22 +109,30 @@ def static_shape(expr: relax.Expr, what: str) -> tuple[int, ...]:
         raise ShapeError(f"{what} must be float32, got {tensor_dtype(ty) or 'an unknown type'}")
     if not isinstance(ty.shape, relax.ShapeExpr):
         raise ShapeError(f"{what} has an unknown shape; every dimension must be a known number")
+    extents = list(ty.shape.values)
+    if batch is not None and extents and not isinstance(extents[0], tir.IntImm):
+        extents[0] = batch
     try:
-        return tuple(int(d) for d in ty.shape.values)
+        return tuple(int(d) for d in extents)
     except TypeError as error:
         raise ShapeError(
             f"{what} has the symbolic shape {ty.shape}; every dimension must be a known number"
         ) from error
 
 
-def winograd_shape(call: relax.Call) -> ConvShape:
+def winograd_shape(call: relax.Call, batch: int | None = None) -> ConvShape:
     """The shape of a ``winograd_conv2d`` call, checked.
+
+    Args:
+        call: the call.
+        batch: as for :func:`static_shape`, of the data.
 
     Raises:
         ConfigError: attributes that make no algorithm.
         ShapeError: operands that do not fit each other or the attributes, or symbolic shapes.
     """
-    data, weight = static_shape(call.args[0], "data"), static_shape(call.args[1], "weight")
+    data = static_shape(call.args[0], "data", batch)
+    weight = static_shape(call.args[1], "weight")
     shape = operators.winograd_shape(call.attrs, data, weight)
     if len(call.args) == 3 and static_shape(call.args[2], "bias") != (shape.k,):
         raise ShapeError(f"bias must be [{shape.k}], got {static_shape(call.args[2], 'bias')}")
@@ -130,12 +143,15 @@ def winograd_shape(call: relax.Call) -> ConvShape:
 
 
 def infer_winograd_conv2d(call: relax.Call, _builder: relax.BlockBuilder) -> relax.TensorType:
-    """Type of ``winograd_conv2d``; raises ShapeError or ConfigError naming the operator."""
+    """Type of ``winograd_conv2d``, whose batch may be open; raises ShapeError or ConfigError naming
+    the operator.
+    """
     with in_context(WINOGRAD):
         if len(call.args) not in (2, 3):
             raise ShapeError(f"takes data, weight and perhaps bias, got {len(call.args)} operands")
-        shape = winograd_shape(call)
-    return relax.TensorType((shape.n, shape.k, shape.oh, shape.ow), "float32")
+        shape = winograd_shape(call, batch=1)
+    batch = call.args[0].ty.shape.values[0]  # perhaps a symbol
+    return relax.TensorType((batch, shape.k, shape.oh, shape.ow), "float32")
 
 
 def infer_packed_conv2d(call: relax.Call, _builder: relax.BlockBuilder) -> relax.TensorType:

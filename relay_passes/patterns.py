@@ -48,6 +48,7 @@ def find_convs(bindings: Bindings) -> list[ConvSite]:
     for binding in bindings.order:
         if is_call_to(binding.value, CONV2D) or is_call_to(binding.value, WINOGRAD):
             name = unique_name(str(names.get(binding.var.name, binding.var.name)), taken)
+            name += bindings.scope
             with in_context(f"layer {name!r}"):
                 site = _site(ConvSite(name, binding.value, binding.var), bindings)
                 sites.append(site if site.reason else _with_pool(site, bindings))

@@ -10,7 +10,7 @@ from ..config import CompileConfig
 from ..config_linear import AnyPlan
 from ..records import Records
 from ..schedules.target import CpuTarget
-from .bindings import Bindings, is_graph
+from .bindings import graphs
 from .patterns import find_convs
 from .plans import as_cpu_target
 from .rewrite_linear import plan_linears
@@ -54,5 +54,4 @@ def conv_sites(mod: IRModule) -> list[ConvSite]:
     Raises:
         ShapeError: a convolution with a symbolic shape; names the layer.
     """
-    graphs = [func for func in mod.functions.values() if is_graph(func)]
-    return [site for func in graphs for site in find_convs(Bindings(func))]
+    return [site for bindings in graphs(mod).values() for site in find_convs(bindings)]

@@ -12,7 +12,7 @@ from tvm.ir import IRModule
 from ..config import LayerPlan
 from ..errors import in_context
 from ..schedules.target import CpuTarget
-from .bindings import Bindings, map_functions, replaced
+from .bindings import Bindings, map_bindings, replaced
 from .ops import packed_conv2d
 from .patterns import find_convs, match_epilogue
 from .plans import as_cpu_target, plans_by_name
@@ -48,11 +48,10 @@ class SparsifyConvs:
         """Apply the pass to every function of ``mod``."""
         target = self.target or tvm.target.Target.current(allow_none=True) or "native"
         cpu = as_cpu_target(target)
-        return map_functions(mod, lambda func: _rewrite(func, self.plans, cpu))
+        return map_bindings(mod, lambda bindings: _rewrite(bindings, self.plans, cpu))
 
 
-def _rewrite(func: relax.Function, plans: dict[str, LayerPlan], cpu: CpuTarget) -> relax.Function:
-    bindings = Bindings(func)
+def _rewrite(bindings: Bindings, plans: dict[str, LayerPlan], cpu: CpuTarget) -> relax.Function:
     values: dict[relax.Var, relax.Expr] = {}
     dropped: set[relax.Var] = set()
     claimed: set[relax.Var] = set()
@@ -67,7 +66,7 @@ def _rewrite(func: relax.Function, plans: dict[str, LayerPlan], cpu: CpuTarget) 
             values[match.tail] = _operator(plan, site, match, cpu)
         claimed |= {*match.inner, match.tail}
         dropped.update(match.inner)
-    return replaced(func, values, dropped) if values else func
+    return replaced(bindings.func, values, dropped) if values else bindings.func
 
 
 def _operator(plan: LayerPlan, site: ConvSite, match: EpilogueMatch, cpu: CpuTarget) -> relax.Call:

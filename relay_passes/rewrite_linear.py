@@ -15,7 +15,7 @@ from ..packing_linear import pack_bias, pack_linear
 from ..planner_linear import plan_linear, plan_linear_left
 from ..schedules.linear_build import linear_layout
 from ..schedules.target import CpuTarget
-from .bindings import Bindings, is_graph, map_functions, replaced
+from .bindings import Bindings, graphs, map_bindings, replaced
 from .linear_ops import packed_linear
 from .linear_patterns import LinearMatch, LinearSite, find_linears, match_linear
 from .plans import plans_by_name
@@ -29,8 +29,7 @@ def plan_linears(mod: IRModule, cpu: CpuTarget, threads: int = 1) -> tuple[Linea
         cpu: the target.
         threads: cores that will work together.
     """
-    graphs = [func for func in mod.functions.values() if is_graph(func)]
-    sites = [site for func in graphs for site in find_linears(Bindings(func))]
+    sites = [site for bindings in graphs(mod).values() for site in find_linears(bindings)]
     return tuple(
         plan_linear_left(site.name, site.reason)
         if site.reason
@@ -64,11 +63,10 @@ class RewriteLinears:
 
     def transform_module(self, mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
         """Apply the pass to every function of ``mod``."""
-        return map_functions(mod, lambda func: _rewrite(func, self.plans, self.cpu))
+        return map_bindings(mod, lambda bindings: _rewrite(bindings, self.plans, self.cpu))
 
 
-def _rewrite(func: relax.Function, plans: dict[str, LinearPlan], cpu: CpuTarget) -> relax.Function:
-    bindings = Bindings(func)
+def _rewrite(bindings: Bindings, plans: dict[str, LinearPlan], cpu: CpuTarget) -> relax.Function:
     values: dict[relax.Var, relax.Expr] = {}
     dropped: set[relax.Var] = set()
     for site in find_linears(bindings):
@@ -80,7 +78,7 @@ def _rewrite(func: relax.Function, plans: dict[str, LinearPlan], cpu: CpuTarget)
             match = match_linear(site, bindings)
             values[match.tail] = _operator(plan, site, match, cpu)
         dropped.update(match.inner)
-    return replaced(func, values, dropped) if values else func
+    return replaced(bindings.func, values, dropped) if values else bindings.func
 
 
 def _check_fits(plan: LinearPlan, site: LinearSite) -> None:

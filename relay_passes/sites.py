@@ -25,7 +25,7 @@ class ConvSite:
     """One convolution in a function.
 
     Attributes:
-        name: the layer's name, unique in the function.
+        name: the layer's name, unique in the module.
         call: the call of ``nn.conv2d`` or ``sparsewino.winograd_conv2d``.
         var: the variable that holds its result, in Relax.
         shape: its shape; None when a kernel cannot take it.

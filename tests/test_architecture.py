@@ -62,6 +62,7 @@ LAYERS = (
     ("onnx_io", "nn"),
     (
         *("artefact", "fingerprint", "exchange", "machines", "session", "executable", "loading"),
+        *("batches", "signature"),
         "profile",
         *("driver", "torch_backend", "native", "relay", "tvmc"),
     ),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_the_bytes_are_those_of_the_format(path):
     assert (described["format"], described["version"]) == ("tvm-sparsewino artefact", 2)
     assert set(described) == {
         *("format", "version", "inputs", "outputs", "returns_tuple"),
-        *("target", "features", "plan", "weights", "versions"),
+        *("target", "features", "plan", "weights", "versions", "batches"),
     }
 
 
@@ -122,6 +123,39 @@ def test_more_than_the_format_has_is_refused(path):
         read_description(path)
 
 
+OPEN = [{"name": "x", "shape": ["n", 3], "dtype": "float32"}]
+
+
+def test_an_open_batch_is_a_symbol_in_the_shape(path):
+    change = {"inputs": OPEN, "batches": [1, 4]}
+    signed(path, json.dumps(DESCRIPTION.to_json() | change).encode())
+    description = read_description(path)
+    assert description.batches == (1, 4)
+    (info,) = description.inputs
+    assert info.shape == ("n", 3) and info.any_batch and str(info) == "float32 [n, 3]"
+    assert info.of_batch(5).shape == (5, 3)
+    assert [info.fits(shape) for shape in ((5, 3), (1, 3), (3,), (5, 4), ())] == [
+        *(True, True),
+        *(False, False, False),
+    ]
+
+
+def test_files_from_before_open_batches_are_read(path):
+    described = DESCRIPTION.to_json()
+    del described["batches"]
+    signed(path, json.dumps(described).encode())
+    assert read_description(path) == DESCRIPTION
+
+
+def test_plans_are_told_apart_by_batch_size():
+    names = ("a@batch_1", "a@batch_4@batch_1", "a@batch_14", "a@batch_4", "b@batch_4")
+    plans = tuple(replace(DESCRIPTION.plan[0], name=name) for name in names)
+    description = replace(DESCRIPTION, plan=plans, batches=(1, 4, 14))
+    assert [plan.name for plan in description.plan_of(1)] == ["a", "a@batch_4"]
+    assert [plan.name for plan in description.plan_of(4)] == ["a", "b"]
+    assert [plan.name for plan in description.plan_of(14)] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -129,7 +163,11 @@ def test_more_than_the_format_has_is_refused(path):
         ({"format": "another"}, "is not one of a compiled network"),
         ({"inputs": None}, "does not fit"),
         ({"inputs": [{"name": "x"}]}, "does not fit.*shape"),
-        ({"inputs": [{"name": "x", "shape": ["a"], "dtype": "float32"}]}, "does not fit"),
+        ({"inputs": [{"name": "x", "shape": [3, "a"], "dtype": "float32"}]}, "does not fit"),
+        ({"inputs": OPEN}, r"does not fit: batch sizes \[\] for \['float32 \[n, 3\]'\]"),
+        ({"batches": [1]}, r"does not fit: batch sizes \[1\] for"),
+        ({"inputs": OPEN, "batches": [0, 1]}, r"does not fit: batch sizes \[0, 1\]"),
+        ({"inputs": OPEN, "batches": 1}, "does not fit"),
         ({"plan": [{"version": 1}]}, "does not fit"),
         ({"plan": [{"version": 9}]}, "does not fit.*version 9"),
         ({"versions": []}, "does not fit"),

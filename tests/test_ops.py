@@ -100,15 +100,25 @@ def test_a_call_that_does_not_fit_is_refused_by_name(kind, text, changes):
 
 
 def test_symbolic_and_unknown_shapes_are_refused():
-    batch = tvm.tirx.Var("batch", "int64")
-    with pytest.raises(ShapeError, match=r"data has the symbolic shape .*batch"):
-        call(data=(batch, 4, 8, 8))
+    height = tvm.tirx.Var("height", "int64")
+    with pytest.raises(ShapeError, match=r"data has the symbolic shape .*height"):
+        call(data=(1, 4, height, 8))
     unknown = relax.Var("x", relax.TensorType(ndim=4, dtype="float32"))
     with pytest.raises(ShapeError, match="data has an unknown shape"):
         ops.static_shape(unknown, "data")
     pair = relax.Var("x", relax.TupleType([relax.TensorType((1,), "float32")]))
     with pytest.raises(ShapeError, match="data must be a tensor"):
         ops.static_shape(pair, "data")
+
+
+def test_the_batch_may_be_open():
+    batch = tvm.tirx.Var("batch", "int64")
+    shape = call(data=(batch, 4, 8, 8)).shape.values
+    assert shape[0].same_as(batch) and [int(extent) for extent in shape[1:]] == [6, 8, 8]
+    data = relax.Var("x", relax.TensorType((batch, 4, 8, 8), "float32"))
+    assert ops.static_shape(data, "data", batch=3) == (3, 4, 8, 8)
+    with pytest.raises(ShapeError, match=r"data has the symbolic shape .*batch"):
+        ops.static_shape(data, "data")
 
 
 def test_errors_keep_their_kind_through_tvm():

@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,14 +37,30 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Name, static shape and NumPy dtype of an input or output."""
+    """Name, shape and NumPy dtype of an input or output.
+
+    The first dimension is a symbol, such as "n", where it is a batch of any size.
+    """
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
     dtype: str
 
     def __str__(self) -> str:
-        return f"{self.dtype} {list(self.shape)}"
+        return f"{self.dtype} [{', '.join(map(str, self.shape))}]"
+
+    @property
+    def any_batch(self) -> bool:
+        """Whether the first dimension is a batch of any size."""
+        return bool(self.shape) and isinstance(self.shape[0], str)
+
+    def of_batch(self, rows: int) -> TensorInfo:
+        """The same with a number for the symbol."""
+        return replace(self, shape=(rows, *self.shape[1:])) if self.any_batch else self
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of ``shape`` is one of these."""
+        return shape == (self.of_batch(shape[0]).shape if shape else self.shape)
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,8 @@ class Description:
         weights: SHA-256 of the network's constants as they were before compiling, in hexadecimal:
             the same for every target and plan.
         versions: of what made it, for people.
+        batches: sizes that there is a function for, where the batch is open; see
+            :func:`batch_entry`. Without any there is one function, "main".
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -70,6 +88,13 @@ class Description:
     plan: tuple[AnyPlan, ...]
     weights: str
     versions: dict[str, str]
+    batches: tuple[int, ...] = ()
+
+    def plan_of(self, batch: int) -> tuple[AnyPlan, ...]:
+        """The plan of one batch size, with the layers' own names."""
+        end = f"@{batch_entry(batch)}"
+        mine = (plan for plan in self.plan if plan.name.endswith(end))
+        return tuple(replace(plan, name=plan.name.removesuffix(end)) for plan in mine)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, with format and version."""
@@ -92,7 +117,7 @@ class Description:
         if data.get("version") != VERSION:
             raise ArtefactError(f"version {data.get('version')!r}, this build reads {VERSION}")
         try:
-            return cls(
+            read = cls(
                 inputs=tuple(map(_tensor_info, data["inputs"])),
                 outputs=tuple(map(_tensor_info, data["outputs"])),
                 returns_tuple=bool(data["returns_tuple"]),
@@ -101,9 +126,22 @@ class Description:
                 plan=tuple(map(plan_from_json, data["plan"])),
                 weights=str(data["weights"]),
                 versions={str(k): str(v) for k, v in data["versions"].items()},
+                batches=tuple(map(int, data.get("batches", ()))),
             )
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
             raise ArtefactError(f"its description does not fit: {error!r}") from error
+        is_open = any(info.any_batch for info in read.inputs)
+        if is_open != bool(read.batches) or min(read.batches, default=1) < 1:
+            raise ArtefactError(
+                f"its description does not fit: batch sizes {list(read.batches)} for "
+                f"{[str(info) for info in read.inputs]}"
+            )
+        return read
+
+
+def batch_entry(size: int) -> str:
+    """The function that a network whose batch is open has for one batch size."""
+    return f"batch_{size}"
 
 
 def write_artefact(path: str | os.PathLike[str], export: Any, description: Description) -> None:
@@ -187,4 +225,6 @@ def _digest(file: BinaryIO, library: int, text: int) -> bytes:
 
 
 def _tensor_info(data: dict[str, Any]) -> TensorInfo:
-    return TensorInfo(str(data["name"]), tuple(int(d) for d in data["shape"]), str(data["dtype"]))
+    batch, *sizes = data["shape"] or [None]
+    first = [] if batch is None else [batch if isinstance(batch, str) else int(batch)]
+    return TensorInfo(str(data["name"]), (*first, *map(int, sizes)), str(data["dtype"]))

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import tvm
-from tvm import relax
 from tvm.ir import IRModule
 
 from ._autoload import autoload
-from ._compat import tensor_dtype
 from ._version import __version__
-from .artefact import Description, TensorInfo
+from .artefact import Description
 from .config import CompileConfig
 from .config_linear import AnyPlan
-from .errors import ConfigError, ImportFailed, ShapeError, TargetError, in_context
+from .errors import ConfigError, ImportFailed, TargetError, in_context
 from .executable import Executable
 from .extras import require
 from .fingerprint import weights_digest
@@ -33,6 +31,7 @@ from .relay_passes.plan_layers import as_cpu_target
 from .relay_passes.plan_layers import plan as plan_layers
 from .schedules.cpu_features import instruction_sets, missing_on_host
 from .schedules.target import CpuTarget
+from .signature import signature, with_batches
 from .thread_pool import settled_threads
 from .tuner.measure import LocalMachine
 from .tuner.network import Layer, layers_to_tune, tune_layers
@@ -174,11 +173,16 @@ def compile(
     plan: Iterable[AnyPlan] | None = None,
     dump_dir: str | os.PathLike[str] | None = None,
     records: str | os.PathLike[str] | None = None,
+    batches: Iterable[int] | None = None,
 ) -> Executable:
     """Compile a network for a CPU.
 
+    With an open batch, there is one function for each of some batch sizes in what is compiled, and
+    a call with any number of rows is put together from those.
+
     Args:
-        mod: a module in Relax whose function "main" takes and returns tensors of static shapes.
+        mod: a module in Relax whose function "main" takes and returns tensors of static shapes; the
+            first dimension of inputs may be a symbol: a batch that stays open.
         target: "native", "llvm" or "llvm -mcpu=NAME".
         config: options; the defaults if None.
         num_threads: threads that a call uses. None means TVM_NUM_THREADS, else OMP_NUM_THREADS,
@@ -188,23 +192,29 @@ def compile(
         records: a file that :func:`tune` wrote. Layers of which it has a measurement for these
             kernels, this target and this number of threads get the plan that was fastest; the
             plan's reason says so.
+        batches: batch sizes to make kernels for; the batch is open, then, even if ``mod`` has a
+            number for it (inputs that begin with the first input's number have the batch). If
+            None: 1, 4 and 16 where the batch is open.
 
     Raises:
         TargetError: an unknown target.
-        ShapeError: a symbolic shape; names the layer or the input.
-        ConfigError: a plan that does not fit, both a plan and records, or a bad number of threads.
+        ShapeError: another symbolic shape, or rows of an open batch that depend on each other;
+            names the layer, the input or the operator.
+        ConfigError: a plan that does not fit, both a plan and records, a bad number of threads, or
+            batch sizes that are not different positive numbers.
         TuneError: the records cannot be read.
     """
     autoload()
     cpu = as_cpu_target(target)
     threads = settled_threads(num_threads)  # first: folding constants makes TVM's pool
-    inputs, outputs, returns_tuple = _signature(mod)
+    func, network, sizes = with_batches(mod, batches)
+    inputs, outputs, returns_tuple = signature(func)
     if dump_dir is not None:
         Path(dump_dir).mkdir(parents=True, exist_ok=True)
     if plan is not None and records is not None:
         raise ConfigError("a plan was given, which leaves nothing for records to decide")
     known = read_records(records, kernel_version()) if records is not None else None
-    network = prepare()(mod)  # plans are of the layers as they will run
+    network = prepare()(network)  # plans are of the layers as they will run
     plans = plan_layers(network, cpu, config, threads, known) if plan is None else tuple(plan)
     pipeline = sparsewino_pipeline(config, plans, dump_dir)
     built = tvm.compile(network, cpu.tvm_target(), relax_pipeline=pipeline)
@@ -218,6 +228,7 @@ def compile(
         plan=plans,
         weights=weights_digest(mod),
         versions={"tvm-sparsewino": __version__, "apache-tvm": _tvm_version()},
+        batches=sizes,
     )
     return Executable(built, description, threads)
 
@@ -275,32 +286,6 @@ def tune(
     layers = layers_to_tune(mod, cpu, config, num_threads)
     with remote_machine(rpc_tracker, rpc_key, cpu, num_threads) as machine:
         return tune_layers(layers, cpu, num_threads, machine, records, budget, report)
-
-
-def _signature(mod: IRModule) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...], bool]:
-    """Inputs and outputs of the network, and whether it returns a tuple."""
-    if ENTRY not in [name.name_hint for name in mod.get_global_vars()]:
-        raise ConfigError(f"the module has no function {ENTRY!r}")
-    func = mod[ENTRY]
-    inputs = tuple(_tensor_info(f"input {p.name!r}", p.name, p.ty) for p in func.params)
-    returns_tuple = isinstance(func.ret_ty, relax.TupleType)
-    types = list(func.ret_ty.fields) if returns_tuple else [func.ret_ty]
-    outputs = tuple(_tensor_info(f"output {i}", f"output_{i}", ty) for i, ty in enumerate(types))
-    return inputs, outputs, returns_tuple
-
-
-def _tensor_info(what: str, name: str, ty: Any) -> TensorInfo:
-    if not isinstance(ty, relax.TensorType):
-        raise ShapeError(f"{what} must be a tensor, got {ty}")
-    if not isinstance(ty.shape, relax.ShapeExpr):
-        raise ShapeError(f"{what} has an unknown shape; every dimension must be a known number")
-    try:
-        shape = tuple(int(d) for d in ty.shape.values)
-    except TypeError as error:
-        raise ShapeError(
-            f"{what} has the symbolic shape {ty.shape}; every dimension must be a known number"
-        ) from error
-    return TensorInfo(name, shape, tensor_dtype(ty))
 
 
 def _tvm_version() -> str:

@@ -48,7 +48,7 @@ def any_tensor(info: TensorInfo, array: Any) -> Any:
         return _copied(info, np.from_dlpack(tensor)) if _fault(tensor) else tensor
     array = np.asarray(array)
     native = array.dtype.newbyteorder("=")
-    if native != np.dtype(info.dtype) or array.shape != info.shape:
+    if native != np.dtype(info.dtype) or not info.fits(array.shape):
         raise ShapeError(
             f"input {info.name!r}: expected {info}, got {array.dtype} {list(array.shape)}"
         )
@@ -70,7 +70,10 @@ def copied_tensor(tensor: Any) -> Any:
 
 
 def aligned_empty(info: TensorInfo) -> np.ndarray:
-    """An array with memory that :func:`shared_tensor` takes; its values are arbitrary."""
+    """An array with memory that :func:`shared_tensor` takes; its values are arbitrary.
+
+    The batch must be a number, as :meth:`TensorInfo.of_batch` makes it.
+    """
     dtype = np.dtype(info.dtype)
     size = int(np.prod(info.shape)) * dtype.itemsize
     memory = np.empty(size + ALIGNMENT, np.uint8)
@@ -88,7 +91,7 @@ def _exported(info: TensorInfo, array: Any) -> Any:
             f"input {info.name!r} cannot be taken through DLPack: {reason[0]}"
         ) from error
     dtype, shape = str(tensor.dtype), tuple(tensor.shape)
-    if dtype != info.dtype or shape != info.shape:
+    if dtype != info.dtype or not info.fits(shape):
         raise ShapeError(f"input {info.name!r}: expected {info}, got {dtype} {list(shape)}")
     if tensor.device.type != "cpu":
         raise ShapeError(f"input {info.name!r} must be in CPU memory, not on {tensor.device}")
@@ -110,6 +113,6 @@ def _is_aligned(array: np.ndarray) -> bool:
 
 def _copied(info: TensorInfo, array: np.ndarray) -> Any:
     """A copy in memory that compiled code can read, whatever the layout of ``array``."""
-    copy = aligned_empty(info)
+    copy = aligned_empty(info.of_batch(array.shape[0]) if array.ndim else info)
     copy[...] = array
     return from_dlpack(copy)

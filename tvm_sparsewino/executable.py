@@ -10,6 +10,7 @@ import numpy as np
 
 from ._compat import export_library
 from .artefact import Description, TensorInfo, write_artefact
+from .batches import AnyBatch
 from .config_linear import AnyPlan
 from .errors import ArtefactError, ShapeError
 from .exchange import any_tensor, array_of
@@ -41,7 +42,8 @@ class Executable:
         self._built = built
         self._description = description
         self._source = source
-        self._machines = Machines(built, description)
+        machines = Machines(built, description)
+        self._machines = AnyBatch(machines, description) if description.batches else machines
         self.num_threads = num_threads
 
     @property
