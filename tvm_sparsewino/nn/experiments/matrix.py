@@ -11,6 +11,8 @@ from typing import Any
 
 from ...errors import ConfigError, in_context
 from ...files import replacing
+from ..data import load_data
+from ..data.fingerprint import images_id
 from ..distributed import find_device, joined
 from .reading import build, overridden, put, read_table
 from .record import identity
@@ -87,6 +89,7 @@ def run_matrix(
         experiments = expand(table, settings)
     known = _by_identity(records)
     missing = [e for e in experiments if identity(e) not in known]
+    _check_images([e for e in experiments if e not in missing], missing, known, records)
     # All processes look before they meet, so that they agree; one group of them for all runs.
     with joined(find_device(missing[0].device)) if missing else nullcontext():
         for experiment in missing:
@@ -98,6 +101,34 @@ def run_matrix(
                 _add(records, record)
     known = _by_identity(records)
     return [known[identity(e)] for e in experiments if identity(e) in known]
+
+
+def _check_images(
+    finished: Sequence[Experiment],
+    missing: Sequence[Experiment],
+    known: Mapping[str, Any],
+    records: Path,
+) -> None:
+    """Whether finished runs saw the images that those to come will see.
+
+    Raises:
+        ConfigError: other ones; and what :func:`~tvm_sparsewino.nn.data.load_data` raises.
+    """
+    for place in {_place(e) for e in missing}:
+        # Records older than this entry do not tell.
+        pairs = [(e, known[identity(e)].get("images")) for e in finished if _place(e) == place]
+        told = [(e, images) for e, images in pairs if images is not None]
+        own = images_id(load_data(*place)) if told else None
+        for e, images in told:
+            if images != own:
+                raise ConfigError(
+                    f"{records}: {run_name(e)} saw other images ({images}, not {own}): runs on "
+                    "these ones take a file of records of their own"
+                )
+
+
+def _place(e: Experiment) -> tuple[str, str | None, int | None]:
+    return e.data, e.data_folder, e.image_size
 
 
 def run_name(experiment: Experiment) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..data import Augment, Batches, ImageSource
+from ..data.fingerprint import images_id
 from ..distributed import Ranks
 from ..pruning import NativePruner
 from ..training import TrainConfig, Trainer
@@ -61,6 +62,11 @@ class Setting:
             self.device,
             self.dtype,
         )
+
+    @cached_property
+    def images(self) -> str:
+        """Which images these are, see :func:`~tvm_sparsewino.nn.data.fingerprint.images_id`."""
+        return images_id(self.data)
 
     @cached_property
     def _tests(self) -> Batches:

@@ -22,7 +22,8 @@ from .phases import Setting
 from .settings import Experiment
 from .start import START
 
-# Where it runs and how often it is saved change nothing that a record says.
+# Where it runs and how often it is saved change nothing that a record says. Which images were in
+# the folder does: a record has them beside its identity.
 _NOT_IDENTITY = ("device", "data_folder", "save_every", "cost")
 _PROCESSORS = Path("/proc/cpuinfo")
 
@@ -76,6 +77,7 @@ def make_record(
     record = {
         "id": identity(e),
         "experiment": {**asdict(e), "data_folder": None},
+        "images": setting.images,
         **figures,
         "zeros": _zeros(final) if pruned else {},
         "parameters": {"dense": _nonzeros(dense), "pruned": _nonzeros(final)},

@@ -75,7 +75,7 @@ def run_experiment(
         data = load_data(experiment.data, experiment.data_folder, experiment.image_size)
         setting = Setting(experiment, data, ranks, device, progress)
         _check(setting)
-        _same(out_dir, identity(experiment), asdict(experiment), ranks.first)
+        _same(setting, out_dir, identity(experiment))
         dense = dense_network(setting, dense_dir)
         if experiment.prune.method == "dense":
             return _finished(setting, out_dir, dense_dir, dense, None)
@@ -125,7 +125,7 @@ def dense_network(setting: Setting, folder: Path) -> nn.Module:
         ConfigError: the folder is of another network.
     """
     e = setting.experiment
-    _same(folder, identity(e, dense=True), asdict(e), setting.ranks.first)
+    _same(setting, folder, identity(e, dense=True))
     model = _fresh(setting).to(setting.device, setting.dtype)
     return train(setting, model, e.dense, DENSE, folder, True, f"dense, seed {e.seed}")
 
@@ -198,26 +198,34 @@ def _finished(
     return record
 
 
-def _same(folder: Path, own: str, config: dict[str, Any], write: bool) -> None:
+def _same(setting: Setting, folder: Path, own: str) -> None:
     """Keep what a folder is of, or compare with what is there.
 
     Raises:
-        ConfigError: the folder is of another run, or cannot be told.
+        ConfigError: the folder is of another run or of other images, or cannot be told.
     """
     path = folder / _CONFIG
     if path.exists():
-        there = _kept_id(path)
-        if there != own:
-            raise ConfigError(f"{folder} holds another run ({there}, not {own}), see {path}")
-    elif write:
+        there = _kept(path)
+        if there["id"] != own:
+            raise ConfigError(f"{folder} holds another run ({there['id']}, not {own}), see {path}")
+        # Folders older than this entry do not tell.
+        images = there.get("images", setting.images)
+        if images != setting.images:
+            raise ConfigError(
+                f"{folder} holds a run on other images ({images}, not {setting.images})"
+            )
+    elif setting.ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
+        config = {"id": own, "images": setting.images, **asdict(setting.experiment)}
         with replacing(path) as beside:
-            beside.write_text(json.dumps({"id": own, **config}, indent=1) + "\n")
+            beside.write_text(json.dumps(config, indent=1) + "\n")
 
 
-def _kept_id(path: Path) -> str:
+def _kept(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())["id"]
+        config = json.loads(path.read_text())
+        return {**config, "id": config["id"]}
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise ConfigError(f"{path} does not say which run the folder is of: {error!r}") from error
 
