@@ -61,6 +61,8 @@ def emit_output_transform(
         base = tvm_ir.bind(layout.product.channel_offset(row))
         with T.serial(0, panels.vectors) as vector:
             prefetch_outputs(output, written, panels, panel, k, vector)
+            if epilogue.residual is not None:
+                prefetch_outputs(epilogue.residual, written, panels, panel, k, vector, write=False)
             _emit_columns(product, halves, base + vector * lanes, layout, algorithm)
             with T.serial(0, step) as i:
                 for number, pixels in enumerate(_row(halves, i, layout, algorithm, epilogue, k)):

@@ -39,14 +39,23 @@ def prefetch_inputs(
 
 
 def prefetch_outputs(
-    output: Any, written: OutputMap, panels: Panels, panel: Any, k: Any, vector: Any
+    output: Any,
+    written: OutputMap,
+    panels: Panels,
+    panel: Any,
+    k: Any,
+    vector: Any,
+    write: bool = True,
 ) -> None:
-    """The same for the rows that ``panel`` writes of output channel ``k``."""
+    """The same for the rows that ``panel`` writes of output channel ``k``.
+
+    Without ``write``, for those of a map as large as the output that is added to it.
+    """
     image, y, x = _corner(panels, panel, written.step)
     rows = min(panels.rows * written.step, written.height)
     span = written.width if panels.segments == 1 else panels.segment_tiles * written.step
     corner = [image, k, y, x]
-    _prefetch(output, corner, rows, written.width, span, panels, vector, write=True)
+    _prefetch(output, corner, rows, written.width, span, panels, vector, write)
 
 
 def _corner(panels: Panels, panel: Any, step: int) -> tuple[Any, Any, Any]:
