@@ -22,7 +22,7 @@ class Phase:
         optimizer: "sgd" (with Nesterov's momentum), "adam" (AdamW), or for networks whose zeros
             stay where they are "whitened" (:class:`~tvm_sparsewino.nn.precondition.WhitenedAdam`).
         lr: highest learning rate.
-        winograd_lr: factor on it for Winograd coefficients.
+        winograd_lr: factor on it for Winograd coefficients, which there are after dense training.
         momentum: of "sgd"; of the others the decay of the first moment.
         weight_decay: on all weights but those of normalisation and biases.
         warmup: share of the steps in which the learning rate rises.
@@ -127,7 +127,7 @@ class Experiment:
         image_size: that images are brought to, for data "folders".
         seed: of everything that is drawn.
         batch: images per step, all processes together.
-        shift, flip, crop: see :class:`~tvm_sparsewino.nn.data.Augment`.
+        shift, flip, crop: see :class:`~tvm_sparsewino.nn.data.Augment`; "crop" for "folders" only.
         dense: dense training.
         prune: what happens then.
         tune: training while and after that.
@@ -169,6 +169,19 @@ class Experiment:
         _check(self.shift >= 0, f"shift must be at least 0, got {self.shift!r}")
         _check(self.save_every >= 1, f"save_every must be at least 1, got {self.save_every!r}")
         _check(self.dense.distil == 0, "dense.distil must be 0: there is nothing to distil from")
+        _check(
+            self.dense.winograd_lr == 1,
+            "dense.winograd_lr must be 1: there are no Winograd coefficients yet",
+        )
+        _check(
+            not self.crop or self.data == "folders",
+            f"crop takes images larger than the network's input: data must be 'folders', "
+            f"got {self.data!r}",
+        )
+        _check(
+            self.prune.method != "continued" or self.tune.epochs > 0,
+            "prune.method 'continued' trains on: tune.epochs must be above 0",
+        )
         _check(
             self.dense.optimizer != WHITENED,
             f"dense.optimizer {WHITENED!r} is for pruned networks",
