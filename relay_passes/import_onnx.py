@@ -17,10 +17,9 @@ from .._compat import constant_array, onnx_converters
 from ..errors import ImportFailed, SparseWinoError, in_context
 from ..onnx_graph import GraphNode, OnnxGraph
 from . import onnx_conv
+from .onnx_nodes import check_supported, clip_bounds, is_winograd, norm_epsilon, winograd_options
 from .ops import static_shape, winograd_conv2d
 from .patterns import LAYER_NAMES
-
-WINOGRAD = ("tvm.sparsewino", "WinogradConv2d")
 
 # TVM converts these, but only float32 networks are in scope.
 _QUANTISED = frozenset(
@@ -65,23 +64,12 @@ def import_onnx_graph(graph: OnnxGraph) -> IRModule:
             that does not fit its operands.
     """
     converters = onnx_converters()
-    _check_supported(graph.nodes, converters)
+    check_supported(graph.nodes, lambda kind: _is_known(kind, converters))
     return _Importer(graph, converters).run()
 
 
-def _check_supported(nodes: Sequence[GraphNode], converters: Mapping[str, Any]) -> None:
-    """Refuse all operators that have no converter, at once."""
-    missing: dict[str, list[str]] = {}
-    for node in nodes:
-        known = node.op_type in _OWN or node.op_type in converters
-        if node.domain == "" and known and node.op_type not in (_QUANTISED | _FOREIGN):
-            continue
-        if (node.domain, node.op_type) != WINOGRAD:
-            operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-            missing.setdefault(operator, []).append(node.name)
-    if missing:
-        listed = "; ".join(f"{operator} ({', '.join(n)})" for operator, n in missing.items())
-        raise ImportFailed(f"these operators (and nodes) cannot be imported: {listed}")
+def _is_known(kind: str, converters: Mapping[str, Any]) -> bool:
+    return kind not in (_QUANTISED | _FOREIGN) and (kind in _OWN or kind in converters)
 
 
 class _Importer:
@@ -135,8 +123,7 @@ class _Importer:
             operands.pop()
         if node.op_type not in _TAKE_SHAPES:
             operands = [_as_tensor(operand) for operand in operands]
-        is_winograd = (node.domain, node.op_type) == WINOGRAD
-        convert = _winograd if is_winograd else _OWN.get(node.op_type, _by_tvm)
+        convert = _winograd if is_winograd(node) else _OWN.get(node.op_type, _by_tvm)
         try:
             result = convert(self, operands, node)
         except SparseWinoError:
@@ -200,18 +187,7 @@ def _by_tvm(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> re
 
 
 def _winograd(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Var:
-    given = node.attributes
-    call = winograd_conv2d(
-        operands[0],
-        operands[1],
-        operands[2] if len(operands) == 3 else None,
-        m=given["m"],
-        r=given["r"],
-        points=[point.decode() for point in given["points"]],
-        padding=given["padding"],
-        groups=given["groups"],
-        relu=bool(given.get("winograd_relu", 0)),
-    )
+    call = winograd_conv2d(*operands, **winograd_options(node))
     return importer.named(importer.builder.emit(call), node)
 
 
@@ -241,24 +217,17 @@ def _conv_transpose(importer: _Importer, operands: Sequence[Any], node: GraphNod
 
 
 def _batch_norm(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Var:
-    if node.attributes.get("training_mode", 0) or len([n for n in node.outputs if n]) > 1:
-        raise ImportFailed("is in training mode; export the network for inference")
-    epsilon = node.attributes.get("epsilon", 1e-5)
+    epsilon = norm_epsilon(node)
     call = relax.op.nn.batch_norm(*operands, axis=1, epsilon=epsilon, training=False)
     return importer.builder.emit(relax.TupleGetItem(importer.builder.emit(call), 0))
 
 
 def _clip(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Var:
     """Bounds that are known become ``relax.clip``, which a convolution's epilogue can take."""
-    bounds = [node.attributes.get("min"), node.attributes.get("max")]
-    for i, operand in enumerate(operands[1:3]):
-        value = constant_array(operand) if operand is not None else None
-        bounds[i] = float(value.reshape(())) if value is not None else bounds[i]
-        if operand is not None and value is None:
-            return _by_tvm(importer, operands, node)
-    low, high = (-np.inf if bounds[0] is None else bounds[0]), bounds[1]
-    call = relax.op.clip(operands[0], low, np.inf if high is None else high)
-    return importer.builder.emit(call)
+    bounds = clip_bounds(node, operands[1:], constant_array)
+    if bounds is None:
+        return _by_tvm(importer, operands, node)
+    return importer.builder.emit(relax.op.clip(operands[0], *bounds))
 
 
 def _prelu(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Var:

@@ -16,10 +16,10 @@ from tvm.relay.frontend import onnx as tvm_onnx
 
 from ...errors import ImportFailed, SparseWinoError, in_context
 from ...onnx_graph import GraphNode, OnnxGraph
+from ..onnx_nodes import check_supported, clip_bounds, is_winograd, norm_epsilon, winograd_options
 from .graph import named_constant
 from .ops import winograd_conv2d
 
-WINOGRAD = ("tvm.sparsewino", "WinogradConv2d")
 Operands = Sequence[relay.Expr | None]
 
 
@@ -33,21 +33,8 @@ def import_onnx_graph(graph: OnnxGraph) -> IRModule:
             that does not fit its operands.
     """
     converters = tvm_onnx._get_convert_map(graph.opset)
-    _check_supported(graph.nodes, converters)
+    check_supported(graph.nodes, lambda kind: kind in converters)
     return _Importer(graph, converters).run()
-
-
-def _check_supported(nodes: Sequence[GraphNode], converters: Mapping[str, Any]) -> None:
-    """Refuse all operators that have no converter, at once."""
-    missing: dict[str, list[str]] = {}
-    for node in nodes:
-        known = node.domain == "" and node.op_type in converters
-        if not known and (node.domain, node.op_type) != WINOGRAD:
-            operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-            missing.setdefault(operator, []).append(node.name)
-    if missing:
-        listed = "; ".join(f"{operator} ({', '.join(n)})" for operator, n in missing.items())
-        raise ImportFailed(f"Relay cannot import these operators (and nodes): {listed}")
 
 
 class _Importer:
@@ -82,13 +69,12 @@ class _Importer:
         return constant
 
     def _convert(self, node: GraphNode) -> None:
-        has_weight = node.op_type == "Conv" or (node.domain, node.op_type) == WINOGRAD
+        has_weight = node.op_type == "Conv" or is_winograd(node)
         operands = [
             self._value(name, node.name if has_weight and place == 1 else "")
             for place, name in enumerate(node.inputs)
         ]
-        is_winograd = (node.domain, node.op_type) == WINOGRAD
-        convert = _winograd if is_winograd else _OWN.get(node.op_type, _by_tvm)
+        convert = _winograd if is_winograd(node) else _OWN.get(node.op_type, _by_tvm)
         try:
             result = convert(self, operands, node)
         except SparseWinoError:
@@ -124,32 +110,19 @@ def _by_tvm(importer: _Importer, operands: Operands, node: GraphNode) -> Any:
 
 
 def _winograd(_importer: _Importer, operands: Operands, node: GraphNode) -> relay.Expr:
-    given = node.attributes
-    result = winograd_conv2d(
-        operands[0],
-        operands[1],
-        m=given["m"],
-        r=given["r"],
-        points=[point.decode() for point in given["points"]],
-        padding=given["padding"],
-        groups=given["groups"],
-        relu=bool(given.get("winograd_relu", 0)),
-    )
+    result = winograd_conv2d(*operands[:2], **winograd_options(node))
     return relay.nn.bias_add(result, operands[2]) if len(operands) == 3 else result
 
 
 def _batch_norm(_importer: _Importer, operands: Operands, node: GraphNode) -> relay.Expr:
-    if node.attributes.get("training_mode", 0) or len([n for n in node.outputs if n]) > 1:
-        raise ImportFailed("is in training mode; export the network for inference")
-    epsilon = node.attributes.get("epsilon", 1e-5)
-    return relay.nn.batch_norm(*operands, axis=1, epsilon=epsilon)[0]
+    return relay.nn.batch_norm(*operands, axis=1, epsilon=norm_epsilon(node))[0]
 
 
 def _prelu(importer: _Importer, operands: Operands, node: GraphNode) -> Any:
     """A slope per channel becomes ``nn.prelu`` along channels, which an epilogue can take."""
     x, slope = operands
     shape = tuple(int(d) for d in tvm_onnx.infer_shape(x))
-    values = slope.data.numpy() if isinstance(slope, relay.Constant) else None
+    values = _known(slope)
     if values is None or len(shape) != 4 or values.shape[-3:] != (shape[1], 1, 1):
         return _by_tvm(importer, operands, node)
     return relay.nn.prelu(x, relay.const(values.reshape(-1)), axis=1)
@@ -157,15 +130,12 @@ def _prelu(importer: _Importer, operands: Operands, node: GraphNode) -> Any:
 
 def _clip(importer: _Importer, operands: Operands, node: GraphNode) -> Any:
     """Bounds that are known become ``clip`` at once; TVM would compile a program to read them."""
-    bounds = [node.attributes.get("min"), node.attributes.get("max")]
-    for i, operand in enumerate(operands[1:3]):
-        if operand is not None and not isinstance(operand, relay.Constant):
-            return _by_tvm(importer, operands, node)
-        bounds[i] = bounds[i] if operand is None else float(operand.data.numpy().reshape(()))
-    low, high = bounds
-    return relay.clip(
-        operands[0], -np.inf if low is None else low, np.inf if high is None else high
-    )
+    bounds = clip_bounds(node, operands[1:], _known)
+    return _by_tvm(importer, operands, node) if bounds is None else relay.clip(operands[0], *bounds)
+
+
+def _known(operand: relay.Expr) -> np.ndarray | None:
+    return operand.data.numpy() if isinstance(operand, relay.Constant) else None
 
 
 _OWN: dict[str, Callable[[_Importer, Operands, GraphNode], Any]] = {
