@@ -10,9 +10,9 @@ import numpy as np
 from tvm import relax
 
 from .bindings import Bindings
-from .ops import is_call_to
+from .ops import BATCH_NORM, is_call_to
+from .scaling import norm_scale_and_shift
 
-BATCH_NORM = "relax.nn.batch_norm"
 ARITHMETIC = ("relax.add", "relax.subtract", "relax.multiply", "relax.divide")
 
 
@@ -109,16 +109,8 @@ def _batch_norm(
     if not (isinstance(value, relax.TupleGetItem) and value.index == 0):
         return None
     constants = [bindings.constant(arg) for arg in call.args[1:]]
-    if any(c is None or c.dtype != np.float32 or c.shape != (channels,) for c in constants):
-        return None
-    gamma, beta, mean, variance = (c.astype(np.float64) for c in constants)
-    if (variance + float(call.attrs.epsilon) <= 0).any():
-        return None
-    scale = 1.0 / np.sqrt(variance + float(call.attrs.epsilon))
-    if call.attrs.scale:
-        scale = scale * gamma
-    shift = -mean * scale
-    return Affine(item, (norm,), scale, shift + beta if call.attrs.center else shift, True)
+    found = norm_scale_and_shift(call.attrs, constants, channels)
+    return None if found is None else Affine(item, (norm,), *found, True)
 
 
 def _per_channel(expr: relax.Expr, shape: tuple[int, ...], bindings: Bindings) -> np.ndarray | None:

@@ -9,14 +9,11 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
-from .affine import ARITHMETIC, BATCH_NORM, Affine, chain_after, chain_at
+from .affine import ARITHMETIC, Affine, chain_after, chain_at
 from .bindings import Bindings, map_functions, replaced
 from .operators import WINOGRAD
-from .ops import is_call_to
-from .patterns import CONV2D
-
-_MATMUL = "relax.matmul"
-_TRANSPOSED = "relax.nn.conv2d_transpose"
+from .ops import BATCH_NORM, CONV2D, CONV2D_TRANSPOSE, MATMUL, is_call_to
+from .scaling import scaled_weight
 
 
 @tvm.transform.module_pass(opt_level=0, name="FoldBatchNorm")
@@ -81,11 +78,11 @@ def _scaled_weights(value: relax.Expr, bindings: Bindings) -> Scaled | None:
     if is_call_to(value, WINOGRAD) or is_call_to(value, CONV2D):
         axis = 1 if is_call_to(value, WINOGRAD) else 0
         fits = _is_plain_layout(value)
-    elif is_call_to(value, _TRANSPOSED):
+    elif is_call_to(value, CONV2D_TRANSPOSE):
         axis = 1
         attrs = value.attrs
         fits = attrs.groups == 1 and (attrs.kernel_layout, attrs.out_layout) == ("IOHW", "NCHW")
-    elif is_call_to(value, _MATMUL):
+    elif is_call_to(value, MATMUL):
         axis, fits = 1, int(value.args[0].ty.ndim) == 2
     else:
         return None
@@ -93,14 +90,12 @@ def _scaled_weights(value: relax.Expr, bindings: Bindings) -> Scaled | None:
     bias = bindings.constant(value.args[2]) if len(value.args) == 3 else None
     if not fits or weight is None or (len(value.args) == 3 and bias is None):
         return None
-    if is_call_to(value, _MATMUL) and weight.ndim != 2:
+    if is_call_to(value, MATMUL) and weight.ndim != 2:
         return None
 
     def scaled(scale: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        shape = [1] * weight.ndim
-        shape[axis] = -1
         own = None if bias is None else bias.astype(np.float64) * scale
-        return weight.astype(np.float64) * scale.reshape(shape), own
+        return scaled_weight(weight, scale, axis), own
 
     return scaled
 

@@ -12,10 +12,9 @@ from ..config_linear import LinearShape
 from ..errors import ShapeError
 from ..geometry import INDEX_LIMIT
 from .bindings import Bindings
-from .ops import is_call_to, static_shape
-from .patterns import LAYER_NAMES
-
-MATMUL = "relax.matmul"
+from .ops import MATMUL, is_call_to, static_shape
+from .patterns import LAYER_NAMES, activation
+from .sites import unique_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +57,14 @@ def find_linears(bindings: Bindings) -> list[LinearSite]:
     """
     names = dict(bindings.func.attrs.get(LAYER_NAMES, {})) if bindings.func.attrs else {}
     sites: list[LinearSite] = []
-    calls: dict[str, int] = {}
+    taken: set[str] = set()
     for binding in bindings.order:
         if not is_call_to(binding.value, MATMUL):
             continue
         weight = _weight(bindings, binding.value.args[1])
         if weight is None:
             continue
-        name = str(names.get(binding.var.name, binding.var.name))
-        calls[name] = calls.get(name, 0) + 1
-        name += f":{calls[name]}" if calls[name] > 1 else ""
+        name = unique_name(str(names.get(binding.var.name, binding.var.name)), taken)
         sites.append(_site(name + bindings.scope, binding.var, binding.value, weight))
     return sites
 
@@ -111,13 +108,13 @@ def match_linear(site: LinearSite, bindings: Bindings) -> LinearMatch:
         if bias is not None:
             inner.append(tail)
             tail = user
-    activation, slope = "none", 0.0
+    kind, slope = "none", 0.0
     user = bindings.only_user(tail)
-    taken = _activation(bindings.value(user)) if user is not None else None
+    taken = activation(bindings.value(user)) if user is not None else None
     if taken is not None:
-        (activation, slope), inner = taken, [*inner, tail]
+        (kind, slope), inner = taken, [*inner, tail]
         tail = user
-    epilogue = Epilogue(bias is not None, False, activation, slope)
+    epilogue = Epilogue(bias is not None, False, kind, slope)
     return LinearMatch(tail, tuple(inner), epilogue, bias)
 
 
@@ -129,14 +126,3 @@ def _bias(value: np.ndarray | None, site: LinearSite) -> np.ndarray | None:
     if value.size not in (1, k) or (value.size > 1 and value.shape[-1] != k):
         return None
     return np.ascontiguousarray(np.broadcast_to(value.reshape(-1), (k,)))
-
-
-def _activation(call: relax.Expr) -> tuple[str, float] | None:
-    if is_call_to(call, "relax.nn.relu"):
-        return "relu", 0.0
-    if is_call_to(call, "relax.clip"):
-        low, high = (float(getattr(arg, "value", arg)) for arg in call.args[1:])
-        return ("relu6", 0.0) if (low, high) == (0.0, 6.0) else None
-    if is_call_to(call, "relax.nn.leakyrelu"):
-        return "leaky_relu", float(call.attrs.alpha)
-    return None

@@ -20,6 +20,12 @@ from ..errors import ShapeError, in_context
 from . import operators
 from .operators import WINOGRAD
 
+# Operators of Relax that passes look for.
+BATCH_NORM = "relax.nn.batch_norm"
+CONV2D = "relax.nn.conv2d"
+CONV2D_TRANSPOSE = "relax.nn.conv2d_transpose"
+MATMUL = "relax.matmul"
+
 # ---- making calls ------------------------------------------------------------------------------
 
 

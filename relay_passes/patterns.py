@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 from tvm import relax
 
-from ..config import ConvShape, Epilogue
+from ..config import ACTIVATIONS, ConvShape, Epilogue
 from ..errors import ShapeError, in_context
 from ..geometry_pooling import output_shape
 from .bindings import Bindings
 from .operators import WINOGRAD
-from .ops import is_call_to, static_shape, winograd_shape
+from .ops import CONV2D, is_call_to, static_shape, winograd_shape
 from .sites import (
     ConvSite,
     EpilogueMatch,
@@ -26,11 +26,9 @@ from .sites import (
     winograd_site,
 )
 
-CONV2D = "relax.nn.conv2d"
 # Function attribute: name of the variable that holds a convolution -> the layer's name.
 LAYER_NAMES = "sparsewino.layer_names"
-_RISING = ("relax.nn.relu", "relax.nn.relu6", "relax.clip")
-_ACTIVATIONS = (*_RISING, "relax.nn.leakyrelu")
+_RISING = ("relu", "relu6")
 
 
 # ---- convolutions ------------------------------------------------------------------------------
@@ -105,13 +103,13 @@ class _Chain:
         if self.bias is None:
             self._take_bias()
         self._take_residual()
-        activation, leak = self._take_prelu() or self._take_activation()
+        kind, leak = self._take_prelu() or self._take_activation()
         pool = self._take_pool() if with_pool and self.residual is None else "none"
-        if pool == "max" and activation == "none":
+        if pool == "max" and kind == "none":
             # The maximum of what never falls: the order makes no difference.
-            activation, leak = self._take_activation(_RISING)
+            kind, leak = self._take_activation(_RISING)
         epilogue = Epilogue(
-            self.bias is not None, self.residual is not None, activation, float(leak), pool
+            self.bias is not None, self.residual is not None, kind, float(leak), pool
         )
         return EpilogueMatch(
             self.tail, tuple(self.inner), epilogue, self.bias, self.slope, self.residual
@@ -151,16 +149,15 @@ class _Chain:
             self.residual = other
             self._advance(user)
 
-    def _take_activation(self, names: tuple[str, ...] = _ACTIVATIONS) -> tuple[str, float]:
-        for name in names:
-            found = self._next(name)
-            if found is not None:
-                user, call = found
-                taken = _activation(call)
-                if taken is not None:
-                    self._advance(user)
-                    return taken
-        return "none", 0.0
+    def _take_activation(self, kinds: tuple[str, ...] = ACTIVATIONS) -> tuple[str, float]:
+        user = self.bindings.only_user(self.tail)
+        if user is None or user in self.claimed:
+            return "none", 0.0
+        taken = activation(self.bindings.value(user))
+        if taken is None or taken[0] not in kinds:
+            return "none", 0.0
+        self._advance(user)
+        return taken
 
     def _take_pool(self) -> str:
         for name, pool in (("relax.nn.max_pool2d", "max"), ("relax.nn.avg_pool2d", "average")):
@@ -222,12 +219,14 @@ def _halves(call: relax.Call, shape: ConvShape) -> bool:
     return plain and attrs.out_layout == "NCHW" and static_shape(call, "pooled map") == whole
 
 
-def _activation(call: relax.Call) -> tuple[str, float] | None:
-    """Name and slope of the activation that ``call`` computes; None for another clip."""
-    name = call.op.name
-    if name == "relax.clip":
-        low, high = (float(arg.value if hasattr(arg, "value") else arg) for arg in call.args[1:])
+def activation(expr: relax.Expr) -> tuple[str, float] | None:
+    """Name and slope of the activation that ``expr`` computes; None for anything else."""
+    if is_call_to(expr, "relax.clip"):
+        low, high = (float(getattr(arg, "value", arg)) for arg in expr.args[1:])
         return ("relu6", 0.0) if (low, high) == (0.0, 6.0) else None
-    if name == "relax.nn.leakyrelu":
-        return "leaky_relu", float(call.attrs.alpha)
-    return name.removeprefix("relax.nn."), 0.0
+    if is_call_to(expr, "relax.nn.leakyrelu"):
+        return "leaky_relu", float(expr.attrs.alpha)
+    for name in ("relu", "relu6"):
+        if is_call_to(expr, f"relax.nn.{name}"):
+            return name, 0.0
+    return None

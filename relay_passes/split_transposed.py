@@ -9,10 +9,8 @@ from tvm.ir import IRModule
 
 from ..errors import ShapeError
 from .bindings import Bindings, map_functions
-from .ops import is_call_to, static_shape
+from .ops import CONV2D_TRANSPOSE, is_call_to, static_shape
 from .patterns import LAYER_NAMES
-
-_TRANSPOSED = "relax.nn.conv2d_transpose"
 
 
 @tvm.transform.module_pass(opt_level=0, name="SplitTransposed")
@@ -38,7 +36,7 @@ def _rewrite(func: relax.Function) -> relax.Function:
     bindings = Bindings(func)
     found = {}
     for binding in bindings.order:
-        if is_call_to(binding.value, _TRANSPOSED):
+        if is_call_to(binding.value, CONV2D_TRANSPOSE):
             weight = bindings.constant(binding.value.args[1])
             if weight is not None and _is_known(binding.value):
                 found[binding.var] = weight

@@ -10,6 +10,7 @@ from tvm import relax
 from tvm.ir import IRModule, Op
 
 from .bindings import Bindings, map_functions
+from .ops import BATCH_NORM, CONV2D
 
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 # Where an axis of NHWC is in NCHW.
@@ -29,8 +30,6 @@ _BINARY = frozenset(
 )
 _POOLS = frozenset(("relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d"))
 _REDUCTIONS = frozenset(("relax.mean", "relax.sum", "relax.max", "relax.min"))
-_CONV = "relax.nn.conv2d"
-_BATCH_NORM = "relax.nn.batch_norm"
 
 
 @tvm.transform.module_pass(opt_level=0, name="ToNCHW")
@@ -67,7 +66,7 @@ def _is_nhwc(value: relax.Expr) -> bool:
     if value.op.name == "relax.permute_dims":
         return _axes(value) == _TO_NHWC
     layout = getattr(value.attrs, "data_layout", None) or getattr(value.attrs, "layout", None)
-    return layout == "NHWC" and value.op.name in (_CONV, *_POOLS)
+    return layout == "NHWC" and value.op.name in (CONV2D, *_POOLS)
 
 
 def _is_call(value: relax.Expr) -> bool:
@@ -186,8 +185,8 @@ class _Conversion:
             "relax.permute_dims": self._permute,
             "relax.concat": self._concat,
             "relax.nn.pad": self._pad,
-            _BATCH_NORM: self._batch_norm,
-            _CONV: self._conv,
+            BATCH_NORM: self._batch_norm,
+            CONV2D: self._conv,
             **dict.fromkeys(_POOLS, self._pool),
             **dict.fromkeys(_UNARY, self._unary),
             **dict.fromkeys(_BINARY, self._binary),

@@ -10,6 +10,7 @@ from tvm import relay
 from tvm.ir import IRModule
 
 from ..operators import WINOGRAD
+from ..scaling import norm_scale_and_shift, scaled_weight
 from ..sites import per_channel
 from .graph import Graph, is_call_to, map_functions, named_constant, rebuilt
 from .patterns import CONV2D, layer_name
@@ -50,7 +51,8 @@ def _followed_by_norm(call: relay.Call, graph: Graph) -> tuple[relay.Expr, Any] 
     is_winograd = is_call_to(call, WINOGRAD)
     if weight is None or not (is_winograd or call.attrs.kernel_layout == "OIHW"):
         return None
-    channels = weight.shape[1 if is_winograd else 0]
+    axis = 1 if is_winograd else 0
+    channels = weight.shape[axis]
     tail, bias = _past_bias(call, channels, graph)
     norm = graph.only_user(tail)
     if not is_call_to(norm, "nn.batch_norm") or int(norm.attrs.axis) != 1:
@@ -59,11 +61,11 @@ def _followed_by_norm(call: relay.Call, graph: Graph) -> tuple[relay.Expr, Any] 
     if not (isinstance(item, relay.TupleGetItem) and item.index == 0):
         return None
     constants = [graph.constant(arg) for arg in norm.args[1:]]
-    if any(c is None or c.shape != (channels,) for c in constants):
+    found = norm_scale_and_shift(norm.attrs, constants, channels)
+    if found is None:
         return None
-    scale, shift = _scale_and_shift(norm.attrs, constants)
-    shape = (1, channels, 1) if is_winograd else (channels, 1, 1, 1)
-    scaled = (weight.astype(np.float64) * scale.reshape(shape)).astype(np.float32)
+    scale, shift = found
+    scaled = scaled_weight(weight, scale, axis).astype(np.float32)
     new_bias = (bias * scale + shift).astype(np.float32)
     constant = named_constant(scaled, f"{layer_name(call)}.weight")
 
@@ -86,12 +88,3 @@ def _past_bias(call: relay.Call, channels: int, graph: Graph) -> tuple[relay.Exp
     if bias is None:
         return call, np.zeros(channels)
     return user, bias.astype(np.float64)
-
-
-def _scale_and_shift(attrs: Any, constants: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    gamma, beta, mean, variance = (c.astype(np.float64) for c in constants)
-    scale = 1.0 / np.sqrt(variance + float(attrs.epsilon))
-    if attrs.scale:
-        scale = scale * gamma
-    shift = -mean * scale
-    return scale, shift + beta if attrs.center else shift
