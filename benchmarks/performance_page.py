@@ -14,6 +14,7 @@ from typing import Any
 
 from tvm_sparsewino.bench import figures, records
 from tvm_sparsewino.bench.figures import HEADLINE_DENSITY, best_tile, fastest_of, times
+from tvm_sparsewino.bench.markdown import between, markdown_table
 from tvm_sparsewino.bench.network_figures import figures as network_ratios
 from tvm_sparsewino.bench.network_records import network_races
 from tvm_sparsewino.bench.peers import DENSE_RIVALS, PEERS, SPARSE_RIVALS
@@ -36,13 +37,8 @@ def page(text: str, layers: Path, networks: Path) -> str:
     races = records.races(records.read_lines(layers))
     places = sorted({(key.batch, key.threads) for key in races})
     tables = [table(races, batch, threads) for batch, threads in places]
-    text = _between(text, (BEGIN, END), "\n".join([conditions(races), *tables]))
-    return _between(text, (NETWORKS_BEGIN, NETWORKS_END), network_table(networks))
-
-
-def _between(text: str, marks: tuple[str, str], content: str) -> str:
-    before, rest = text.split(marks[0])
-    return before + marks[0] + content + marks[1] + rest.split(marks[1])[1]
+    text = between(text, BEGIN, END, "\n".join([conditions(races), *tables]))
+    return between(text, NETWORKS_BEGIN, NETWORKS_END, network_table(networks))
 
 
 def network_table(record: Path) -> str:
@@ -55,7 +51,7 @@ def network_table(record: Path) -> str:
         "x DeepSparse 90 %",
         "MiB, ours 0.1 / 1 / OpenVINO",
     ]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for key, race in network_races(records.read_lines(record)).items():
         known = {result["name"]: result for result in race["results"]}
         cells = [f"{known[n][STATISTIC]:.1f}" if n in known else "" for n in names]
@@ -67,9 +63,8 @@ def network_table(record: Path) -> str:
             known[n]["memory"]["peak"] for n in ("ours 0.1", "ours 1", "openvino") if n in known
         ]
         cells.append(" / ".join(f"{peak:.0f}" for peak in peaks))
-        place = f"{key.network}, {key.batch}, {key.threads}"
-        lines.append("| " + " | ".join([place, *cells]) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"{key.network}, {key.batch}, {key.threads}", *cells])
+    return markdown_table(head, rows)
 
 
 def conditions(races: Mapping[Any, Any]) -> str:
@@ -86,18 +81,20 @@ def table(races: Mapping[Any, Any], batch: int, threads: int) -> str:
     """Markdown of one batch and number of threads."""
     names = [peer.name for peer in PEERS]
     head = ["layer", *names, "ours, dense", "ours, 90 % zeros", "x dense", "x DeepSparse"]
-    lines = [f"**Batch {batch}, {threads} thread{'s' * (threads > 1)}**, ms per convolution", ""]
-    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for key, race in races.items():
-        if (key.batch, key.threads) == (batch, threads):
-            lines.append("| " + " | ".join([str(key.layer), *_cells(race, names)]) + " |")
+    rows = [
+        [str(key.layer), *_cells(race, names)]
+        for key, race in races.items()
+        if (key.batch, key.threads) == (batch, threads)
+    ]
+    lines = []
     summary = figures.summarise(races, STATISTIC)[f"batch {batch}, threads {threads}"]
     for name in ("over the fastest dense peer", "over DeepSparse"):
         ratio = summary[name]
         layer, least = ratio["least"]
         text = f"{ratio['geomean']:.2f}x in the geometric mean, at least {least:.2f}x ({layer})"
         lines += ["", f"{name[0].upper()}{name[1:]}: {text}."]
-    return "\n".join(lines) + "\n"
+    title = f"**Batch {batch}, {threads} thread{'s' * (threads > 1)}**, ms per convolution\n\n"
+    return title + markdown_table(head, rows) + "\n".join(lines) + "\n"
 
 
 def _cells(race: Mapping[str, Any], names: list[str]) -> list[str]:

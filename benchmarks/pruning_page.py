@@ -15,14 +15,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tvm_sparsewino.bench.markdown import between, markdown_table
 from tvm_sparsewino.nn.experiments.matrix import read_records
+from tvm_sparsewino.nn.experiments.methods import UNPRUNED
 from tvm_sparsewino.nn.experiments.reading import build
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "pruning.md"
 RECORDS = ROOT / "benchmarks" / "results" / "training"
 BEGIN, END = "<!-- training runs -->\n", "<!-- end of training runs -->\n"
-UNPRUNED = ("dense", "continued")
 # What runs of one row need not share, and what the cells of a row show.
 PLACE = ("seed", "device", "data_folder", "save_every", "cost")
 SHOWN = {
@@ -50,9 +51,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def page(text: str, records: Sequence[Mapping[str, Any]]) -> str:
     """``text`` with the table of ``records`` between its marks."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return before + BEGIN + "\n" + table(records) + "\n" + END + after
+    return between(text, BEGIN, END, "\n" + table(records) + "\n")
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -62,7 +61,6 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         "pruned, % | difference to dense | difference to trained on | rate, dense / pruned | "
         "time / dense training | step: time, memory / dense"
     )
-    lines = ["| " + head + " |", "|---" * len(head.split("|")) + "|"]
     compared = {key(r): r for r in records if r["experiment"]["prune"]["method"] == "continued"}
     rows: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
@@ -71,9 +69,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     ordered = [sorted(runs, key=lambda r: r["experiment"]["seed"]) for runs in rows.values()]
     ordered.sort(key=place)
     told = distinctions([runs[0]["experiment"] for runs in ordered])
-    for runs, other in zip(ordered, told, strict=True):
-        lines.append("| " + " | ".join(row(runs, compared, other)) + " |")
-    return "\n".join(lines) + "\n"
+    lines = [row(runs, compared, other) for runs, other in zip(ordered, told, strict=True)]
+    return markdown_table(head.split(" | "), lines)
 
 
 def distinctions(experiments: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,6 +1,6 @@
 import pytest
 
-from tvm_sparsewino.timing import median_alternating
+from tvm_sparsewino.timing import fastest, median_alternating
 
 
 def test_candidates_take_turns():
@@ -17,3 +17,17 @@ def test_candidates_take_turns():
 def test_counts_that_are_none(repeats, warmup):
     with pytest.raises(ValueError, match="needs repeats >= 1 and warmup >= 0"):
         median_alternating({}, repeats, warmup)
+
+
+def test_the_fastest_of_warm_calls():
+    """Every call is timed right after one of the same; the clock here counts calls."""
+    calls, durations = [], {"a": iter([5, 4, 5, 2, 5, 3]), "b": iter([1, 9, 1, 7, 1, 8])}
+    now = [0.0]
+
+    def call(name):
+        calls.append(name)
+        now[0] += next(durations[name])
+
+    found = fastest({name: lambda n=name: call(n) for name in "ab"}, 3, lambda: now[0])
+    assert found == {"a": 2, "b": 7}
+    assert "".join(calls) == "aabb" * 3

@@ -20,7 +20,6 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -43,6 +42,7 @@ from tvm_sparsewino.reference import conv2d
 from tvm_sparsewino.schedules.build import build_conv
 from tvm_sparsewino.schedules.target import CpuTarget, parse_target
 from tvm_sparsewino.thread_pool import use_threads
+from tvm_sparsewino.timing import fastest
 
 EPILOGUE = Epilogue(bias=True, activation="relu")
 TOLERANCE = 1e-4  # of the largest output; F(4, 3) of 512 channels is at 1e-5
@@ -232,26 +232,18 @@ def measure(
     timed = {name: in_processor_time(call) for name, call in {"ours": kernel, **calls}.items()}
     if peer:
         timed["openvino"] = peer.seconds
-    fastest = dict.fromkeys(timed, float("inf"))
+    least = dict.fromkeys(timed, float("inf"))
     for _ in range(rounds):
         for name, call in timed.items():
             took = call() * 1e3  # the peer's is already the fastest
-            fastest[name] = took if name == "openvino" else min(fastest[name], took)
-    last = fastest.pop("torch_last")
-    fastest["torch"] = min(fastest["torch"], last)
-    return fastest
+            least[name] = took if name == "openvino" else min(least[name], took)
+    last = least.pop("torch_last")
+    least["torch"] = min(least["torch"], last)
+    return least
 
 
 def in_processor_time(call: Callable[[], Any]) -> Callable[[], float]:
-    def seconds() -> float:
-        taken = []
-        for _ in range(CALLS):
-            start = time.thread_time()
-            call()
-            taken.append(time.thread_time() - start)
-        return min(taken)
-
-    return seconds
+    return lambda: fastest({"call": call}, CALLS)["call"]
 
 
 def copy_rate() -> float:

@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from pathlib import Path
 
 import numpy as np
-import tvm
 
-from tvm_sparsewino.bench.machine import fma_peak
+from tvm_sparsewino.bench.machine import fma_peak, machine, versions
 from tvm_sparsewino.config import CompileConfig, ConvShape, LayerPlan
 from tvm_sparsewino.planner import plan_of, spatial_options
 from tvm_sparsewino.reference import conv2d
@@ -76,8 +74,8 @@ def main() -> None:
             print(_line(row), flush=True)
     if arguments.out:
         record = {
-            "machine": {"cpu": target.mcpu, "cores": target.cores},
-            "versions": {"python": platform.python_version(), "tvm": tvm.__version__},
+            "machine": machine(target),
+            "versions": versions(),
             "peak_gflops": round(peak / 1e9, 1),
             "density": arguments.density,
             "seed": SEED,
@@ -100,14 +98,14 @@ def measure(shape: ConvShape, density: float, target: CpuTarget, repeats: int) -
     rng = np.random.default_rng(SEED)
     weight = rng.standard_normal((shape.k, shape.c // shape.groups, shape.r, shape.s), np.float32)
     weight[rng.random(weight.shape) >= density] = 0
-    problem, machine = Problem(shape, weight, 0), LocalMachine(target, 1)
+    problem, local = Problem(shape, weight, 0), LocalMachine(target, 1)
     options = spatial_options(shape, weight, target, CompileConfig())
     plans: dict[str, LayerPlan] = {}
     for option in options:  # cheapest first
         plans.setdefault(option.algorithm, plan_of("layer", shape, option))
     picked = options[0].algorithm
     names = dict.fromkeys(("dense_direct", "sparse_direct", picked))
-    kernels = {name: machine.kernel(problem, plans[name]) for name in names}
+    kernels = {name: local.kernel(problem, plans[name]) for name in names}
     x, bias, _ = problem.activations
     steps = (shape.padding, shape.stride, shape.dilation, shape.groups)
     want = np.maximum(conv2d(x, weight, bias, *steps), 0)

@@ -7,7 +7,6 @@ again; dense ones and direct convolutions have more input channels.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -176,14 +175,3 @@ def clock_kernel(target: CpuTarget) -> tuple[Callable[[], None], int]:
     function = tvm_ir.build_module(builder.get(), target.tvm_target())["clock"]
     x, out = (tvm_ir.runtime_tensor(np.full(lanes, 0.5, np.float32)) for _ in range(2))
     return lambda: function(x, out), latency * unrolled * steps
-
-
-def fastest(calls: dict[Any, Callable[[], None]], repeats: int) -> dict[Any, float]:
-    """The least CPU seconds of this thread that every call takes; they take turns."""
-    best = dict.fromkeys(calls, float("inf"))
-    for _ in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.thread_time()
-            call()
-            best[name] = min(best[name], time.thread_time() - start)
-    return best

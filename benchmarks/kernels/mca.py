@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loops import CALLS, Kernel, Variant, clock_kernel, fastest
+from loops import CALLS, Kernel, Variant, clock_kernel
 
 from tvm_sparsewino.bench.machine import machine, versions
 from tvm_sparsewino.hot_loop import Loop, hot_loop
 from tvm_sparsewino.schedules.target import CpuTarget, parse_target
 from tvm_sparsewino.thread_pool import use_threads
+from tvm_sparsewino.timing import fastest
 
 TOOL, PACKAGE = "llvm-mca-19", "llvm-19"
 ITERATIONS = 1000
@@ -118,7 +119,7 @@ def cycles_per_multiply_add(
     """Measured, with the clock of the same minutes."""
     clock, cycles = clock_kernel(target)
     calls = {(size, i): kernels[size].prepare() for size in kernels for i in range(PLACES)}
-    times = fastest({**calls, "clock": clock}, repeats)
+    times = fastest({**calls, "clock": clock}, repeats + 1)
     best = {size: min(times[size, i] for i in range(PLACES)) for size in kernels}
     seconds = sum(size[0] * best[size] for size in kernels) / CALLS
     return seconds * (cycles / times["clock"]) / variant.multiply_adds

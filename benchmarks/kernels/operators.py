@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from tvm_sparsewino import driver
 from tvm_sparsewino._compat import runtime_tensor
 from tvm_sparsewino.profile import profile
+from tvm_sparsewino.timing import fastest
 
 MATH_NANOSECONDS = 0.4  # per number: 10 cycles for 8 of them at 3.2 GHz
 RUNS = 50
@@ -123,12 +124,7 @@ def copy_seconds(moved: int) -> float:
     """What a copy that moves ``moved`` bytes, half of them read, takes."""
     source = np.ones(moved // 8, np.float32)
     target = np.empty_like(source)
-    best = float("inf")
-    for _ in range(RUNS):
-        start = time.thread_time()
-        np.copyto(target, source)
-        best = min(best, time.thread_time() - start)
-    return best
+    return fastest({"copy": lambda: np.copyto(target, source)}, RUNS)["copy"]
 
 
 def main() -> None:

@@ -13,22 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 from pathlib import Path
 
 import numpy as np
-import tvm
 
 from tvm_sparsewino import _compat as tvm_ir
-from tvm_sparsewino.bench.machine import fma_peak
+from tvm_sparsewino.bench.machine import fma_peak, machine, versions
 from tvm_sparsewino.bench.stages import STAGES, floors, stage_kernel
 from tvm_sparsewino.config import ConvShape, Epilogue, LayerPlan
 from tvm_sparsewino.cook_toom import cook_toom
 from tvm_sparsewino.cost import predict
 from tvm_sparsewino.geometry import kernel_layout
 from tvm_sparsewino.packing import pack
-from tvm_sparsewino.planner import machine
+from tvm_sparsewino.planner import machine as core_of
 from tvm_sparsewino.reference import winograd_conv2d
 from tvm_sparsewino.schedules.build import build_conv
 from tvm_sparsewino.schedules.target import CpuTarget, parse_target
@@ -61,16 +59,15 @@ def main() -> None:
         rows.append(row)
         print(json.dumps(row))
     if arguments.out:
-        machine = {"cpu": target.mcpu, "cores": target.cores, "ghz_from_peak": round(ghz, 3)}
-        versions = {"python": platform.python_version(), "tvm": tvm.__version__}
-        record = {"machine": machine, "versions": versions, "peak_gflops": peak / 1e9}
+        facts = {**machine(target), "ghz_from_peak": round(ghz, 3)}
+        record = {"machine": facts, "versions": versions(), "peak_gflops": peak / 1e9}
         record |= {"density": arguments.density, "seed": SEED, "threads": 1, "layers": rows}
         arguments.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def make_plan(shape: ConvShape, m: int, density: float, target: CpuTarget) -> LayerPlan:
     """The plan with the cost model's blocking."""
-    cost = predict(shape, "sparse_winograd", m, density, machine(target))
+    cost = predict(shape, "sparse_winograd", m, density, core_of(target))
     b = cost.blocking
     return LayerPlan(
         "layer",

@@ -14,22 +14,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import tvm
 
 from tvm_sparsewino import _compat as tvm_ir
 from tvm_sparsewino._compat import T
+from tvm_sparsewino.bench.machine import machine, versions
 from tvm_sparsewino.config import STRUCTURES, ConvShape, Epilogue, LayerPlan
 from tvm_sparsewino.cook_toom import cook_toom
 from tvm_sparsewino.cost import ranked
 from tvm_sparsewino.geometry import kernel_layout
 from tvm_sparsewino.packing import PackedWeights, pack
-from tvm_sparsewino.planner import machine
+from tvm_sparsewino.planner import machine as core_of
 from tvm_sparsewino.reference import winograd_conv2d
 from tvm_sparsewino.schedules.build import build_conv
 from tvm_sparsewino.schedules.sparse_gemm import emit_sparse_gemm
@@ -37,6 +35,7 @@ from tvm_sparsewino.schedules.structured_gemm import emit_structured_gemm
 from tvm_sparsewino.schedules.target import CpuTarget, parse_target
 from tvm_sparsewino.structure import detect_structure, shared_rows
 from tvm_sparsewino.thread_pool import use_threads
+from tvm_sparsewino.timing import fastest
 
 # (channels, height = width, m)
 LAYERS = [(64, 56, 4), (128, 28, 4), (256, 14, 2), (512, 7, 2), (256, 56, 4)]
@@ -62,8 +61,7 @@ def main() -> None:
         rows.append(row)
         print(table(row), flush=True)
     if arguments.out:
-        versions = {"python": platform.python_version(), "tvm": tvm.__version__}
-        record = {"machine": {"cpu": target.mcpu, "cores": target.cores}, "versions": versions}
+        record = {"machine": machine(target), "versions": versions()}
         record |= {"density": DENSITY, "seed": SEED, "threads": 1, "layers": rows}
         arguments.out.write_text(json.dumps(record, indent=1) + "\n")
 
@@ -84,7 +82,7 @@ def measure(
         for plan in plans(shape, m, structure, np.count_nonzero(u) / u.size, target, candidates):
             packed = pack(u, plan, target.lanes)
             tried[plan] = packed, whole_kernel(plan, packed, (x, bias), expected, target)
-        times = fastest({plan: call for plan, (_, call) in tried.items()}, repeats // 3 + 1)
+        times = fastest({plan: call for plan, (_, call) in tried.items()}, repeats // 3 + 2)
         plan = min(times, key=times.get)
         packed, calls["all", structure] = tried[plan]
         calls["gemm", structure] = product_kernel(plan, packed, target)
@@ -96,7 +94,7 @@ def measure(
             "packed_kib": round(packed.nbytes / 1024),
             "_flops": 2 * products * target.lanes * kernel_layout(plan, target.lanes).panels.count,
         }
-    times = fastest(calls, repeats)
+    times = fastest(calls, repeats + 1)
     for structure, entry in found.items():
         whole, gemm = times["all", structure], times["gemm", structure]
         entry["ms"], entry["gemm_ms"] = round(whole * 1e3, 4), round(gemm * 1e3, 4)
@@ -130,7 +128,7 @@ def plans(
     Products of few output channels stay in the cache until they are transformed, many use inputs
     more often while they are there.
     """
-    costs = ranked(shape, "sparse_winograd", m, density, machine(target, 1), structure)
+    costs = ranked(shape, "sparse_winograd", m, density, core_of(target, 1), structure)
     panels = dict.fromkeys((c.blocking.panel_vectors, c.blocking.rows_at_once) for c in costs)
     chosen = list(panels)[:count]
     if shared_rows(structure) > 1:
@@ -192,18 +190,6 @@ def product_kernel(plan: LayerPlan, packed: PackedWeights, target: CpuTarget) ->
     arrays = (*packed.arrays, inputs, np.zeros(layout.product.size, np.float32))
     operands = [tvm_ir.runtime_tensor(a) for a in arrays]
     return lambda: kernel(*operands)
-
-
-def fastest(calls: dict, repeats: int) -> dict:
-    """The least CPU seconds of every call; they take turns."""
-    best = dict.fromkeys(calls, float("inf"))
-    for _ in range(repeats + 1):
-        for name, call in calls.items():
-            call()  # what it reads is in the cache again, as far as it fits
-            start = time.thread_time()
-            call()
-            best[name] = min(best[name], time.thread_time() - start)
-    return best
 
 
 def table(row: dict) -> str:

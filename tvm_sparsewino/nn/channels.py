@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from ..errors import PruneError
 from .layers import WinogradConv2d
 from .modes import evaluation
+from .tracing import trace
 
 CONVOLUTIONS = (nn.Conv2d, WinogradConv2d)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
@@ -102,7 +103,7 @@ def channel_map(model: nn.Module, example: tuple[Any, ...]) -> ChannelMap:
         PruneError: the forward cannot be traced or does not take the example.
     """
     try:
-        traced = fx.GraphModule(model, _Tracer().trace(model))
+        traced = trace(model)
         with evaluation(model), torch.no_grad():
             ShapeProp(traced).propagate(*example)
     except Exception as error:  # whatever the model's forward does with a tracer's values
@@ -111,11 +112,6 @@ def channel_map(model: nn.Module, example: tuple[Any, ...]) -> ChannelMap:
     for node in traced.graph.nodes:
         reading.take(node)
     return reading.found
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, WinogradConv2d) or super().is_leaf_module(module, name)
 
 
 @dataclass

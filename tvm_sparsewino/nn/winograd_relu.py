@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ..errors import ConfigError
 from .layers import WinogradConv2d
+from .tracing import trace
 
 _FUNCTIONS = (functional.relu, functional.relu_, torch.relu, torch.relu_)
 _METHODS = ("relu", "relu_")
@@ -38,12 +39,11 @@ def move_relus(model: nn.Module) -> fx.GraphModule:
     """
     model = copy.deepcopy(model)
     try:
-        graph = _Tracer().trace(model)
+        traced = trace(model)
     except Exception as error:  # whatever the model's forward does with a tracer's values
         raise ConfigError(f"{type(model).__name__} cannot be traced: {error}") from error
-    traced = fx.GraphModule(model, graph, type(model).__name__)
     calls: dict[str, list[fx.Node]] = {}
-    for node in graph.nodes:
+    for node in traced.graph.nodes:
         if _is_winograd(node, traced):
             calls.setdefault(str(node.target), []).append(node)
     able = {
@@ -64,16 +64,11 @@ def move_relus(model: nn.Module) -> fx.GraphModule:
             relu = node.args[0]
             node.replace_input_with(relu, relu.args[0])
             if not relu.users:
-                graph.erase_node(relu)
+                traced.graph.erase_node(relu)
     traced.recompile()
     traced.training = model.training
     traced.moved_relus, traced.conversion = moved, getattr(model, "conversion", [])
     return traced
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, WinogradConv2d) or super().is_leaf_module(module, name)
 
 
 def _is_winograd(node: fx.Node, traced: fx.GraphModule) -> bool:

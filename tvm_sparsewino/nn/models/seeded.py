@@ -20,6 +20,7 @@ from ..calibration import run_on
 from ..convert import convert
 from ..layers import WinogradConv2d
 from ..pruning import NativePruner
+from ..sparse_solution import keep_largest
 
 _SPREAD = 0.1  # of biases and of BatchNorm's shifts
 
@@ -114,11 +115,7 @@ def prune_at_once(
         NativePruner(model, once).step()
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and getattr(module, "groups", 1) == 1:
-            _keep_largest(module.weight, density)
+            count = module.weight.numel()
+            kept = max(1, round(density * count))
+            module.weight[~keep_largest(module.weight.abs(), 1 - kept / count)] = 0
     return model
-
-
-def _keep_largest(weight: torch.Tensor, density: float) -> None:
-    keep = max(1, round(density * weight.numel()))
-    least = weight.abs().flatten().kthvalue(weight.numel() - keep + 1).values
-    weight[weight.abs() < least] = 0
