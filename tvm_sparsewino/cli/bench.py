@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import bench_model, bench_networks
+from . import bench_model, bench_networks, bench_race
 from .lists import numbers, texts
 
 HELP = "measure a network, or layers and networks beside other engines, on this machine"
@@ -17,7 +17,7 @@ SUBCOMMANDS = ("layers", "networks", "report", MODEL)
 _NETWORKS = "vgg16,resnet18,resnet50,ffdnet"
 _DENSITIES = "0.1,1,0.5,0.3,0.2,0.05,0.02"
 _WIDTH = 200  # characters of a line that is no terminal's
-_QUICK = {"rounds": 3, "seconds": 2.0}
+_SECONDS, _QUICK_SECONDS = 8.0, 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,22 +82,8 @@ def _layer_arguments(parser: argparse.ArgumentParser) -> None:
         default=texts("2,4,6"),
         help='out of 2, 4, 6 (default all), or "best", the cost model\'s choice',
     )
-    add("--batch", type=numbers(int), default=[1, 16], help="default 1,16")
-    add("--threads", type=numbers(int), default=[1, 2], help="default 1,2")
     add("--structure", default="unstructured", help="pattern of the zeros")
-    add("--peers", type=texts, default=["all"], help='"all" (default), "none" or names')
-    add("--peers-at", type=Path, metavar="DIR", help="environments of the peers")
-    add("--rounds", type=int, default=15, help="turns of every contestant, at most")
-    add("--seconds", type=float, default=8.0, help="of a race, after which it ends")
-    add(
-        "--clock",
-        choices=("wall", "cpu"),
-        default="wall",
-        help='"cpu": for one thread only, where others use the machine',
-    )
-    add("--seed", type=int, default=0)
-    add("--quick", action="store_true", help="a first look: few rounds")
-    add("--out", type=Path, required=True, metavar="RECORD.jsonl", help="added to, and continued")
+    bench_race.add_arguments(parser, _SECONDS)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -108,12 +94,9 @@ def run(arguments: argparse.Namespace) -> None:
 def _layers(arguments: argparse.Namespace) -> None:
     from ..bench.contestants import Settings, parse_tiles
     from ..bench.peers import choose_peers, default_folder
-    from ..bench.race import Effort
     from ..bench.run import Request, run_layers
     from ..bench.shapes import select
 
-    limits = {"rounds": arguments.rounds, "seconds": arguments.seconds}
-    limits |= _QUICK if arguments.quick else {}
     request = Request(
         layers=select(arguments.network, arguments.layers, arguments.min_channels),
         batches=arguments.batch,
@@ -126,7 +109,7 @@ def _layers(arguments: argparse.Namespace) -> None:
         ),
         peers=choose_peers(arguments.peers),
         folder=arguments.peers_at or default_folder(),
-        effort=Effort(clock=arguments.clock, **limits),
+        effort=bench_race.effort(arguments, _QUICK_SECONDS),
         out=arguments.out,
     )
     run_layers(request, say=lambda text: print(text, flush=True))
