@@ -1,61 +1,29 @@
-"""Experiments with classifiers: what they are, what comes out, that a kill changes nothing."""
+"""Experiments with classifiers: what comes out, that seeds decide, and what is kept in files."""
 
 import dataclasses
-import datetime
 import json
-import os
-import sys
 from contextlib import nullcontext
 
 import pytest
 import torch
+from experiment_cases import experiment, grey
 from torch import nn
 
-from tvm_sparsewino.errors import ConfigError, MissingExtra, PruneError, WeightsError
+from tvm_sparsewino.errors import ConfigError, PruneError, WeightsError
 from tvm_sparsewino.nn import WinogradConv2d
-from tvm_sparsewino.nn.calibration import is_calibrated
 from tvm_sparsewino.nn.data import ArraySource
 from tvm_sparsewino.nn.distributed import Ranks, fingerprint
 from tvm_sparsewino.nn.experiments import (
-    cost,
     curves,
-    networks,
-    read_experiment,
-    reading,
     run,
     run_experiment,
 )
-from tvm_sparsewino.nn.experiments.cost import measure_cost
 from tvm_sparsewino.nn.experiments.methods import METHODS, converted, prune_config, starting_point
 from tvm_sparsewino.nn.experiments.networks import make_network
-from tvm_sparsewino.nn.experiments.optimizers import make_optimizer
 from tvm_sparsewino.nn.experiments.phases import Setting, train
-from tvm_sparsewino.nn.experiments.record import identity
 from tvm_sparsewino.nn.experiments.run import load_network
-from tvm_sparsewino.nn.experiments.settings import Experiment, Phase, Pruning
+from tvm_sparsewino.nn.experiments.settings import Phase, Pruning
 from tvm_sparsewino.nn.experiments.stability import stable_rates
-
-SMALL = {
-    "network": "lenet5",
-    "network_options": {"widths": [6, 8], "hidden": 32},
-    "batch": 64,
-    "dense": {"epochs": 3, "lr": 0.03},
-    "tune": {"epochs": 1, "lr": 0.02},
-    "prune": {"tile": 2, "sparsity": 0.7, "every": 2, "images": 64},
-    "cost": False,
-}
-
-
-def experiment(**changes):
-    data = json.loads(json.dumps(SMALL))
-    for key, value in changes.items():
-        reading.put(data, key.replace("__", "."), value)
-    return reading.build(data)
-
-
-def grey(size=16, channels=1):
-    images = torch.zeros(8, channels, size, size, dtype=torch.uint8)
-    return ArraySource(images, torch.arange(8), 10)
 
 
 @pytest.fixture(scope="module")
@@ -248,226 +216,6 @@ def test_distillation_augmentation_adam_and_double_precision(tmp_path):
     assert type(model.stem) is nn.Conv2d
 
 
-# Descriptions -----------------------------------------------------------------------------------
-
-
-def test_files_and_settings(tmp_path):
-    json_file, toml_file = tmp_path / "a.json", tmp_path / "a.toml"
-    json_file.write_text('{"network": "small-vgg", "prune": {"sparsity": 0.8, "keep": ["x"]}}')
-    toml_file.write_text('network = "small-vgg"\n[prune]\nsparsity = 0.8\nkeep = ["x"]\n')
-    e = read_experiment(json_file, ["seed=4", "tune.optimizer=adam", "prune.tile=2", "tune.lr=1"])
-    assert (e.network, e.seed, e.prune.keep) == ("small-vgg", 4, ("x",))
-    assert e.prune == Pruning(tile=2, sparsity=0.8, keep=("x",))
-    # What a table leaves out is as in the default experiment.
-    assert e.tune == Phase(epochs=3.0, lr=1.0, optimizer="adam")
-    if sys.version_info >= (3, 11):
-        assert read_experiment(toml_file).prune == Pruning(sparsity=0.8, keep=("x",))
-    assert read_experiment() == Experiment()
-
-
-def test_toml_without_a_reader(tmp_path, monkeypatch):
-    path = tmp_path / "a.toml"
-    path.write_text("seed = 1\n")
-    for name in ("tomllib", "tomli"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingExtra, match="tomli"):
-        read_experiment(path)
-
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("{", "cannot be read"),
-        ("[1]", "must hold a table"),
-        ('{"sead": 1}', r"unknown settings \['sead'\]"),
-        ('{"prune": {"tail": 1}}', r"unknown settings \['prune.tail'\]"),
-        ('{"prune": 1}', "prune must be a table"),
-        ('{"seed": "x"}', "seed must be"),
-        ('{"seed": true}', "seed must be"),
-        ('{"data_folder": 1}', "data_folder must be"),
-        ('{"prune": {"tile": 2.5}}', "prune.tile must be"),
-        ('{"tune": {"lr": "high"}}', "tune.lr must be"),
-        ('{"dense": {"distil": 0.5}}', "nothing to distil from"),
-        ('{"dense": {"epochs": 0}}', "dense.epochs must be above 0"),
-        ('{"precision": "int8"}', "precision must be one of"),
-        ('{"seed": -1}', "seed must be in"),
-        ('{"save_every": 0}', "save_every"),
-        ('{"batch": 0}', "batch must be at least 1"),
-        ('{"image_size": 0}', "image_size must be at least 1"),
-        ('{"shift": -1}', "shift must be at least 0"),
-        ('{"tune": {"average": 1.0}}', r"average must be in \[0, 1\), got 1"),
-        ('{"tune": {"cut": -1}}', "cut must be at least 0"),
-        ('{"tune": {"epochs": Infinity}}', "epochs must be at least 0 and finite"),
-        ('{"tune": {"epochs": NaN}}', "epochs must be at least 0 and finite"),
-    ],
-)
-def test_files_that_do_not_fit(text, match, tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=match):
-        read_experiment(path)
-
-
-def test_dates_are_no_settings():
-    with pytest.raises(ConfigError, match=r"settings are numbers, texts.*date"):
-        reading.overridden({"seed": datetime.date(2020, 1, 2)}, ())
-
-
-def test_settings_that_do_not_fit(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_experiment(tmp_path / "nothing.json")
-    for bad in ("seed", "=1"):
-        with pytest.raises(ConfigError, match="a setting is key=value"):
-            read_experiment(None, [bad])
-    with pytest.raises(ConfigError, match=r"seed\.x: seed is no table"):
-        read_experiment(None, ["seed=1", "seed.x=1"])
-    for bad in ({"epochs": -1}, {"optimizer": "x"}, {"lr": 0}, {"warmup": 2}, {"weight_decay": -1}):
-        with pytest.raises(ConfigError):
-            Phase(**bad)
-    for bad in (
-        {"sparsity": 1.0},
-        {"ramp": 2},
-        {"start": 0.6},
-        {"filters": 1.0},
-        {"every": 0},
-        {"images": 0},
-    ):
-        with pytest.raises(ConfigError):
-            Pruning(**bad)
-
-
-def test_identity_is_of_what_changes_the_result():
-    e = Experiment()
-    same = dataclasses.replace(e, device="cpu", data_folder="x", cost=False, save_every=7)
-    assert identity(same) == identity(e)
-    assert identity(dataclasses.replace(e, seed=2)) != identity(e)
-    pruned = dataclasses.replace(e, prune=Pruning(sparsity=0.5))
-    assert identity(pruned) != identity(e)
-    assert identity(pruned, dense=True) == identity(e, dense=True)
-    wide = dataclasses.replace(e, network_options={"widths": [4, 4]})
-    assert len({identity(x) for x in (e, pruned, wide)}) == 3
-    # Pinned: records that are kept must stay known, whatever settings are added.
-    pinned = reading.build({"network": "small-vgg", "prune": {"sparsity": 0.95}})
-    assert (identity(pinned), identity(pinned, dense=True)) == ("36ff3379", "fe840ecb")
-
-
-# Parts ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_every_network_fits_its_images(name):
-    small = name in ("lenet5", "small-vgg", "small-resnet")
-    if not small:
-        # Their size on real images is the models' own test; here one colour image passes.
-        options = {"multiplier": 0.25} if name == "mobilenet-v2" else {"width": 8}
-        options |= {"hidden": 16} if name in ("vgg16", "alexnet") else {}
-        model = make_network(name, options, grey(64, 3)).eval()
-        assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
-        with pytest.raises(ConfigError, match="takes colour images"):
-            make_network(name, {}, grey())
-        return
-    for size, channels in ((28, 1), (32, 3), (16, 1)):
-        model = make_network(name, {}, grey(size, channels))
-        assert model(torch.zeros(2, channels, size, size)).shape == (2, 10)
-
-
-def test_networks_that_cannot_be_made():
-    with pytest.raises(ConfigError, match="network must be one of"):
-        make_network("lenet", {}, grey())
-    with pytest.raises(ConfigError, match="does not take"):
-        make_network("lenet5", {"depth": 3}, grey())
-    for options in ({"widths": 3}, {"widths": [1, 2, 3]}, {"hidden": -1}, {"kernel": "5"}):
-        with pytest.raises(ConfigError, match="network 'lenet5' does not take"):
-            make_network("lenet5", options, grey())
-    with pytest.raises(ConfigError, match=r"'small-vgg' does not take .* images \[1, 3, 3\]"):
-        make_network("small-vgg", {}, grey(3))
-    with pytest.raises(ConfigError, match="'small-resnet' does not take"):
-        make_network("small-resnet", {"widths": []}, grey())
-    with pytest.raises(ConfigError, match="at least 12x12"):
-        make_network("lenet5", {}, grey(10))
-    with pytest.raises(ConfigError, match="at least 16x16"):
-        make_network("lenet5", {"kernel": 7}, grey(14))
-    with pytest.raises(ConfigError, match="kernel must be odd"):
-        make_network("lenet5", {"kernel": 4}, grey())
-
-
-def test_small_resnet_has_whole_stages():
-    model = make_network("small-resnet", {"blocks": 2, "widths": [4, 8, 12]}, grey(28))
-    kinds = [(x.stride, x.out_channels) for x in model.modules() if isinstance(x, nn.Conv2d)]
-    assert len(kinds) == 1 + 2 * 6 + 2
-    assert sum(stride == (2, 2) for stride, _ in kinds) == 4
-    pooled = make_network("small-resnet", {"pool": True}, grey(28))
-    assert pooled.pool(torch.zeros(1, 1, 28, 28)).shape[2:] == (14, 14)
-
-
-def test_methods_that_cannot_be_prepared():
-    model, images = make_network("lenet5", {}, grey()), [torch.randn(2, 1, 16, 16)]
-    for pruning, match in (
-        (Pruning("best"), "prune.method must be one of"),
-        (Pruning(keep=("conv9",)), "'conv9' is no convolution"),
-        (Pruning(options={"colour": 1}), r"prune.options: unknown \['colour'\]"),
-        (Pruning(options={"sparsity": 0.5}), r"prune.options: unknown \['sparsity'\]"),
-        (Pruning("one-shot", options={"l1": 1}), r"unknown \['l1'\]"),
-        (Pruning("one-shot", options={"iterations": 2.5}), r"options\.iterations must be a whole"),
-        (Pruning("coarse", options={"structure": "x"}), r"options\.structure must be one of"),
-    ):
-        with pytest.raises(ConfigError, match=match):
-            starting_point(model, pruning, images[0], images)
-    with pytest.raises(ConfigError, match=r"tune\.epochs is 0"):
-        prune_config(Pruning(), 0)
-    with pytest.raises(PruneError, match="no Winograd layer"):
-        starting_point(model, Pruning(keep=("conv1", "conv2")), images[0], images)
-
-
-def test_tiles_by_kernel_size_or_by_cost():
-    model, image = make_network("lenet5", {}, grey()), torch.zeros(1, 1, 16, 16)
-    by_size = starting_point(model, Pruning(tile={"5": 4}), image, None)
-    assert (by_size.conv1.m, by_size.conv2.m) == (4, 4)
-    large = make_network("lenet5", {"kernel": 7}, grey())
-    by_size = starting_point(large, Pruning(tile={"7": 2}), image, None)
-    assert (by_size.conv1.r, by_size.conv2.m) == (7, 2) and by_size(image).shape == (1, 10)
-    chosen = starting_point(model, Pruning(tile="auto"), image, None)
-    assert {chosen.conv1.m, chosen.conv2.m} <= {2, 4}
-    with pytest.raises(PruneError, match="no Winograd layer"):
-        starting_point(model, Pruning(tile={"3": 4}), image, None)
-    e = reading.build({"prune": {"tile": {"5": 2}}})
-    assert e.prune.tile == {"5": 2} and identity(e) != identity(Experiment())
-
-
-def test_options_go_over_the_methods_own():
-    config = prune_config(Pruning("authors", 4, 0.9, ramp=0.5, every=7, options={"l1": 0.25}), 40)
-    assert (config.l1, config.every, config.end_step) == (0.25, 1, 20)
-    assert config.parameters == "plain"
-
-
-def test_the_schedule_fits_whatever_its_length():
-    late = Pruning(start=1.0, ramp=1.0)
-    for steps in (1, 2, 40):
-        config = prune_config(late, steps)
-        assert (config.start_step, config.end_step) == (steps - 1, steps)
-    # An option that fits the real schedule alone.
-    own = Pruning("white", 2, options={"start_step": 100, "end_step": 200})
-    model, images = make_network("lenet5", {}, grey()), [torch.randn(2, 1, 16, 16)]
-    starting_point(model, own, images[0], images)
-    assert prune_config(own, 400).start_step == 100
-    measured = Pruning("white", 2, options={"criterion": "activation", "parameters": "kept"})
-    start = starting_point(model, measured, images[0], images)
-    assert is_calibrated(start.conv2)
-    assert not is_calibrated(starting_point(model, own, images[0], images).conv2)
-
-
-def test_decay_spares_normalisation_and_winograd_has_its_own_rate():
-    model = converted(make_network("small-vgg", {}, grey()), Pruning())
-    phase = Phase(lr=0.1, winograd_lr=3.0, weight_decay=0.01)
-    groups = make_optimizer(model, phase, list).param_groups
-    names = {p: n for n, p in model.named_parameters()}
-    rates = [({names[p] for p in g["params"]}, g["lr"], g["weight_decay"]) for g in groups]
-    assert rates[0][1:] == (pytest.approx(0.3), 0.01) and "features.0.weight" in rates[0][0]
-    assert rates[1] == ({"classes.weight"}, 0.1, 0.01)
-    assert rates[2][1:] == (0.1, 0.0)
-    assert {"classes.bias", "features.1.weight", "features.1.bias"} <= rates[2][0]
-
-
 class Killed(Exception):
     pass
 
@@ -519,33 +267,6 @@ def test_mixed_precision_trains_and_resumes(precision, tmp_path):
 def test_half_precision_takes_a_gpu(tmp_path):
     with pytest.raises(ConfigError, match="'bfloat16' takes a GPU"):
         run_experiment(experiment(precision="bfloat16", device="cpu"), tmp_path)
-
-
-def test_memory_is_none_where_the_system_does_not_tell(monkeypatch, tmp_path):
-    monkeypatch.setattr(cost.host, "_STATUS", tmp_path / "nothing")
-    monkeypatch.setattr(cost, "_REPEATS", 1)
-    setting = Setting(
-        experiment(batch=4),
-        (grey(), grey()),
-        Ranks(),
-        torch.device("cpu"),
-        False,
-    )
-    model = make_network("lenet5", {}, grey())
-    assert measure_cost(setting, model, model)["memory_ratio"] is None
-
-
-class Deadly(nn.Linear):
-    """Ends the process that unpickles it."""
-
-    def __reduce__(self):
-        return os._exit, (1,)
-
-
-def test_memory_is_none_where_the_measuring_process_dies():
-    batch = (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
-    setting = Setting(experiment(), (grey(), grey()), Ranks(), torch.device("cpu"), False)
-    assert cost._peak(Deadly(3, 2), batch, setting) is None
 
 
 def test_curves_keep_zeros():
