@@ -17,7 +17,7 @@ import torch
 from tvm import relax
 
 import tvm_sparsewino as sw
-from tvm_sparsewino._compat import from_dlpack, virtual_machine
+from tvm_sparsewino._compat import from_dlpack
 from tvm_sparsewino.nn import convert
 from tvm_sparsewino.thread_pool import available_cores
 
@@ -108,7 +108,7 @@ def overhead(calls=5000):
     (x,) = session.empty_inputs()
     x[:] = 0
     misaligned = np.zeros(17, np.float32)[1:].reshape(1, 16)
-    main, tensor = virtual_machine(exe._built)["main"], from_dlpack(x)
+    main, tensor = exe.machines.new().bound("main"), from_dlpack(x)
     ways = {
         "tvm": lambda: main(tensor),
         "session": lambda: session(x),

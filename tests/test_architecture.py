@@ -17,7 +17,10 @@ SOURCES = {
 
 # Lower layers come first. A module may import its own layer and those below it.
 LAYERS = (
-    ("_version", "errors", "files", "memory", "timing", "host", "_compat", "_autoload", "hot_loop"),
+    (
+        *("_version", "errors", "files", "memory", "timing", "host", "_compat", "_autoload"),
+        *("hot_loop", "constants"),
+    ),
     ("cook_toom", "tensor_file", "extras", "thread_pool"),
     (
         "geometry",
@@ -62,9 +65,9 @@ LAYERS = (
     ("onnx_io", "nn"),
     (
         *("artefact", "fingerprint", "exchange", "machines", "session", "executable", "loading"),
-        *("batches", "signature"),
+        *("batches", "signature", "linking"),
         "profile",
-        *("driver", "torch_backend", "native", "relay", "tvmc"),
+        *("building", "driver", "torch_backend", "native", "relay", "tvmc"),
     ),
     ("demo", "bench"),
     ("cli",),

@@ -19,6 +19,7 @@ from tvm_sparsewino.errors import ArtefactError
 
 LIBRARY = bytes(range(256)) * 5
 DESCRIPTION = Description(
+    constants={"main": (0, 1)},
     inputs=(TensorInfo("image", (1, 3, 4, 4), "float32"),),
     outputs=(TensorInfo("output_0", (1, 2), "int64"),),
     returns_tuple=True,
@@ -69,10 +70,10 @@ def test_the_bytes_are_those_of_the_format(path):
     assert len(data) == library + text + FOOTER
     assert digest == hashlib.sha256(data[:-FOOTER] + data[-FOOTER : -FOOTER + 16]).digest()
     described = json.loads(data[library : library + text])
-    assert (described["format"], described["version"]) == ("tvm-sparsewino artefact", 2)
+    assert (described["format"], described["version"]) == ("tvm-sparsewino artefact", 3)
     assert set(described) == {
         *("format", "version", "inputs", "outputs", "returns_tuple"),
-        *("target", "features", "plan", "weights", "versions", "batches"),
+        *("target", "features", "plan", "weights", "constants", "versions", "batches"),
     }
 
 
@@ -159,7 +160,7 @@ def test_plans_are_told_apart_by_batch_size():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"version": 1}, "version 1, this build reads 2"),
+        ({"version": 2}, "version 2, this build reads 3"),
         ({"format": "another"}, "is not one of a compiled network"),
         ({"inputs": None}, "does not fit"),
         ({"inputs": [{"name": "x"}]}, "does not fit.*shape"),

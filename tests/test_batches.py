@@ -77,6 +77,7 @@ def description(costs=None, batches=(1, 4)):
         features=(),
         plan=plan,
         weights="",
+        constants={},
         versions={},
         batches=batches,
     )

@@ -29,7 +29,7 @@ def exe():
 
 def test_outputs_are_the_callers(exe):
     """Whatever is written into them, the input stays and the next call is right."""
-    runner = machines.Machines(exe._built, exe.description)
+    runner = machines.Machines(exe._built, exe.description, exe._constants)
     x = np.ones((2, 3), np.float32)
     want = (np.exp(x), x, CONSTANT, x.reshape(3, 2), np.exp(x))
     for _ in range(4):
@@ -44,14 +44,14 @@ def test_outputs_are_the_callers(exe):
 
 
 def test_outputs_stay_when_later_calls_run(exe):
-    runner = machines.Machines(exe._built, exe.description)
+    runner = machines.Machines(exe._built, exe.description, exe._constants)
     kept = [runner([runtime_tensor(np.full((2, 3), n, np.float32))])[0] for n in range(5)]
     for number, output in enumerate(kept):
         np.testing.assert_allclose(output.numpy(), np.exp(number), rtol=1e-6)
 
 
 def test_computed_outputs_are_not_copied(exe, monkeypatch):
-    runner = machines.Machines(exe._built, exe.description)
+    runner = machines.Machines(exe._built, exe.description, exe._constants)
     tensor = runtime_tensor(CONSTANT)
     runner([tensor])
     runner([tensor])
@@ -67,13 +67,16 @@ def test_as_many_machines_as_calls_at_the_same_time(exe, monkeypatch):
     class Machine:
         def __init__(self, built):
             made.append(built)
-            self.main = original(built)["main"]
+            self.machine = original(built)
 
         def __getitem__(self, name):
-            return lambda *tensors: [inside.wait(timeout=60), self.main(*tensors)][1]
+            function = self.machine[name]
+            if name == "save_function":
+                return function
+            return lambda *tensors: [inside.wait(timeout=60), function(*tensors)][1]
 
     monkeypatch.setattr(machines, "virtual_machine", Machine)
-    runner = machines.Machines(exe._built, exe.description)
+    runner = machines.Machines(exe._built, exe.description, exe._constants)
     for _ in range(2):
         arguments = [runtime_tensor(CONSTANT)]
         threads = [threading.Thread(target=runner, args=(arguments,)) for _ in range(3)]
@@ -86,7 +89,7 @@ def test_as_many_machines_as_calls_at_the_same_time(exe, monkeypatch):
 
 
 def test_a_machine_that_raised_is_not_used_again(exe):
-    runner = machines.Machines(exe._built, exe.description)
+    runner = machines.Machines(exe._built, exe.description, exe._constants)
     with pytest.raises(Exception, match="match_cast error"):
         runner([runtime_tensor(np.ones((4, 5), np.float32))])
     assert runner._idle == []
@@ -96,4 +99,4 @@ def test_code_for_another_cpu_is_not_run(exe, monkeypatch):
     monkeypatch.setattr(cpu_features, "host_instruction_sets", frozenset)
     monkeypatch.setattr(machines, "missing_on_host", lambda features: ["avx512f"])
     with pytest.raises(ArtefactError, match="compiled for 'llvm'; this CPU lacks avx512f"):
-        machines.Machines(exe._built, exe.description)([])
+        machines.Machines(exe._built, exe.description, exe._constants)([])

@@ -2,7 +2,7 @@
 
 TVM calls :func:`autoload` at the end of its own import, for every user of the environment, also
 while a module of this package is half imported. So this file imports nothing of the package but
-the errors and nothing heavy: what it registers loads its implementation when it is first used.
+leaves and nothing heavy: what it registers loads its implementation when it is first used.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import errors
+from .constants import CONSTANT
 
 PIPELINE = "sparsewino"
 
@@ -62,6 +63,7 @@ def autoload() -> None:
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, errors.SparseWinoError):
             tvm_ffi.register_error(f"sparsewino.{kind.__name__}", kind)
+    tvm_ffi.register_global_func(CONSTANT, _no_constant, override=True)
     known = set(Op.list_op_names())
     for name, doc, infer, legalize in _OPERATORS:
         if name not in known:
@@ -72,6 +74,14 @@ def autoload() -> None:
             operator.set_attr("FPurity", True)
     if PIPELINE not in pipeline.PIPELINE_MAP:
         pipeline.register_pipeline(PIPELINE)(_later("pipeline", "sparsewino_pipeline"))
+
+
+def _no_constant(number: int) -> None:
+    """Stands in for the function that lends constants, which a saved file has."""
+    raise errors.ArtefactError(
+        f"constant {number} is not in this module: run the network as the Executable that compile "
+        "returned, or save it and load the file"
+    )
 
 
 def _later(module: str, name: str) -> Callable[..., Any]:

@@ -29,7 +29,7 @@ from .files import replacing
 
 MAGIC = b"tvm-sparsewino artefact\n"
 FORMAT = "tvm-sparsewino artefact"
-VERSION = 2  # 1 had no checksum of the weights
+VERSION = 3  # 1 had no checksum of the weights, 2 kept constants inside of TVM's executable
 SUFFIX = ".so"
 _FOOTER = struct.Struct("<QQ32s24s")
 _CHUNK = 1 << 20
@@ -75,6 +75,7 @@ class Description:
         plan: one entry per convolution.
         weights: SHA-256 of the network's constants as they were before compiling, in hexadecimal:
             the same for every target and plan.
+        constants: function -> the numbers of the constants that it uses, in its order.
         versions: of what made it, for people.
         batches: sizes that there is a function for, where the batch is open; see
             :func:`batch_entry`. Without any there is one function, "main".
@@ -87,6 +88,7 @@ class Description:
     features: tuple[str, ...]
     plan: tuple[AnyPlan, ...]
     weights: str
+    constants: dict[str, tuple[int, ...]]
     versions: dict[str, str]
     batches: tuple[int, ...] = ()
 
@@ -125,6 +127,7 @@ class Description:
                 features=tuple(map(str, data["features"])),
                 plan=tuple(map(plan_from_json, data["plan"])),
                 weights=str(data["weights"]),
+                constants={str(k): tuple(map(int, v)) for k, v in data["constants"].items()},
                 versions={str(k): str(v) for k, v in data["versions"].items()},
                 batches=tuple(map(int, data.get("batches", ()))),
             )

@@ -14,6 +14,7 @@ from tvm.ir import IRModule
 from ._autoload import autoload
 from ._version import __version__
 from .artefact import Description
+from .building import build
 from .config import CompileConfig
 from .config_linear import AnyPlan
 from .errors import ConfigError, ImportFailed, TargetError, in_context
@@ -217,8 +218,7 @@ def compile(
     network = prepare()(network)  # plans are of the layers as they will run
     plans = plan_layers(network, cpu, config, threads, known) if plan is None else tuple(plan)
     pipeline = sparsewino_pipeline(config, plans, dump_dir)
-    built = tvm.compile(network, cpu.tvm_target(), relax_pipeline=pipeline)
-    release_freed()
+    built, constants = build(network, cpu.tvm_target(), pipeline)
     description = Description(
         inputs=inputs,
         outputs=outputs,
@@ -227,10 +227,11 @@ def compile(
         features=instruction_sets(cpu.features()),
         plan=plans,
         weights=weights_digest(mod),
+        constants=dict(constants.used),
         versions={"tvm-sparsewino": __version__, "apache-tvm": _tvm_version()},
         batches=sizes,
     )
-    return Executable(built, description, threads)
+    return Executable(built, description, constants, threads)
 
 
 def tune(

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ._compat import export_library
 from .artefact import Description, TensorInfo, write_artefact
 from .batches import AnyBatch
 from .config_linear import AnyPlan
+from .constants import Constants
 from .errors import ArtefactError, ShapeError
 from .exchange import any_tensor, array_of
+from .linking import link
 from .machines import Machines
 from .session import Session
 from .thread_pool import use_threads
@@ -28,21 +29,28 @@ class Executable:
     Args:
         built: what TVM compiled or loaded.
         description: what it is.
+        constants: what its functions take beside their inputs.
         num_threads: threads that a call uses, the calling one included.
         source: the file it was loaded from, None when it was compiled here.
+
+    Attributes:
+        machines: run each of its functions.
+        num_threads: threads that a call uses, the calling one included.
     """
 
     def __init__(
         self,
         built: Any,
         description: Description,
+        constants: Constants,
         num_threads: int,
         source: str | os.PathLike[str] | None = None,
     ) -> None:
         self._built = built
         self._description = description
         self._source = source
-        machines = Machines(built, description)
+        self._constants = constants
+        machines = self.machines = Machines(built, description, constants)
         self._machines = AnyBatch(machines, description) if description.batches else machines
         self.num_threads = num_threads
 
@@ -53,7 +61,7 @@ class Executable:
 
     @property
     def built(self) -> Any:
-        """What TVM compiled or loaded."""
+        """What TVM compiled or loaded; :attr:`machines` run it with its constants."""
         return self._built
 
     @property
@@ -134,4 +142,5 @@ class Executable:
         """
         if self._source is not None:
             raise ArtefactError(f"{path}: loaded from {self._source}; copy that file instead")
-        write_artefact(path, lambda file: export_library(self._built, file), self._description)
+        tensors = self._constants.tensors
+        write_artefact(path, lambda file: link(self._built, tensors, file), self._description)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from ._compat import load_module
-from .artefact import read_description
+from ._compat import library_function, load_module
+from .artefact import Description, read_description
+from .constants import CONSTANT, Constants
 from .errors import ArtefactError, in_context
 from .executable import Executable
 from .schedules.cpu_features import missing_on_host
@@ -34,4 +36,14 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Execut
             module = load_module(os.path.abspath(path))
         except Exception as error:  # from dlopen, through TVM
             raise ArtefactError(f"cannot be loaded: {error}") from error
-    return Executable(module, description, settled_threads(num_threads), path)
+    constants = _constants(module, description)
+    return Executable(module, description, constants, settled_threads(num_threads), path)
+
+
+def _constants(module: Any, description: Description) -> Constants:
+    """The constants where they are in the file's memory."""
+    numbers = {number for used in description.constants.values() for number in used}
+    if not numbers:
+        return Constants()
+    constant = library_function(module, CONSTANT)
+    return Constants([constant(n) for n in range(max(numbers) + 1)], description.constants)

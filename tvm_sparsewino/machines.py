@@ -7,6 +7,7 @@ from typing import Any
 
 from ._compat import virtual_machine
 from .artefact import Description
+from .constants import Constants, forward_name
 from .errors import ArtefactError
 from .exchange import copied_tensor
 from .schedules.cpu_features import missing_on_host
@@ -23,12 +24,14 @@ class Machines:
     Args:
         built: what TVM compiled or loaded.
         description: what it is.
+        constants: what its functions take beside their inputs.
     """
 
-    def __init__(self, built: Any, description: Description) -> None:
+    def __init__(self, built: Any, description: Description, constants: Constants) -> None:
         self._built = built
         self._description = description
-        self._idle: list[_Machine] = []  # append and pop are atomic
+        self._constants = constants
+        self._idle: list[Machine] = []  # append and pop are atomic
 
     def __call__(self, tensors: Sequence[Any], function: str = ENTRY) -> list[Any]:
         """Outputs for TVM's tensors; no later call changes them.
@@ -43,34 +46,60 @@ class Machines:
         try:
             machine = self._idle.pop()
         except IndexError:
-            machine = self._new()
+            machine = self.new()
         # A machine that has raised is not used again.
         outputs = machine(tensors, function)
         self._idle.append(machine)
         return outputs
 
-    def _new(self) -> _Machine:
+    def new(self) -> Machine:
+        """A virtual machine that no other call uses.
+
+        Raises:
+            ArtefactError: this CPU cannot run the code.
+        """
         missing = missing_on_host(self._description.features)
         if missing:
             raise ArtefactError(
                 f"compiled for {self._description.target!r}; this CPU lacks {', '.join(missing)}"
             )
         outputs = len(self._description.outputs) if self._description.returns_tuple else None
-        return _Machine(virtual_machine(self._built), outputs)
+        return Machine(virtual_machine(self._built), self._constants, outputs)
 
 
-class _Machine:
-    """One virtual machine with one caller at a time."""
+class Machine:
+    """One virtual machine with one caller at a time.
 
-    def __init__(self, machine: Any, outputs: int | None) -> None:
+    Args:
+        machine: TVM's.
+        constants: what the network's functions take beside their inputs.
+        outputs: how many outputs the network's tuple has; None if it returns a tensor.
+    """
+
+    def __init__(self, machine: Any, constants: Constants, outputs: int | None) -> None:
         self._machine = machine
+        self._constants = constants
         self._outputs = outputs
         self._functions: dict[str, _Function] = {}
 
     def __call__(self, tensors: Sequence[Any], function: str) -> list[Any]:
+        """Outputs of a function for TVM's tensors; no later call changes them."""
         if function not in self._functions:
-            self._functions[function] = _Function(self._machine[function], self._outputs)
+            self._functions[function] = _Function(self.bound(function), self._outputs)
         return self._functions[function](tensors)
+
+    def bound(self, function: str) -> Any:
+        """A function of the network as TVM's function of its inputs."""
+        constants = self._constants.of(function)
+        if not constants:
+            return self._machine[function]
+        name = f"{function}_bound"
+        self._machine["save_function"](forward_name(function), name, True, *constants)
+        return self._machine[name]
+
+    def watch(self, instrument: Any) -> None:
+        """Call ``instrument`` before and after every function, as TVM's machines do."""
+        self._machine["set_instrument"](instrument)
 
 
 class _Function:

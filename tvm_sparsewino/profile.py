@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ._compat import virtual_machine
 from .artefact import Description
 from .config import Epilogue, LayerPlan
-from .machines import ENTRY
+from .machines import ENTRY, Machines
 from .schedules.build import kernel_name
 
 # What the virtual machine itself does: memory, shapes, calls of other functions.
@@ -63,7 +62,7 @@ class NetworkTime:
 
 
 def profile(
-    built: Any,
+    machines: Machines,
     description: Description,
     tensors: Sequence[Any],
     runs: int,
@@ -72,21 +71,21 @@ def profile(
     """Run a network ``runs`` times as it is and ``runs`` times with a clock around every kernel.
 
     Args:
-        built: what TVM compiled or loaded.
+        machines: run the network.
         description: what it is; its plan tells which layer a kernel computes.
         tensors: the inputs, TVM's tensors.
         runs: at least 1.
         clock: seconds; ``time.thread_time`` on a machine that others use, for one thread.
     """
-    machine = virtual_machine(built)
-    function, watch = machine[ENTRY], _Watch(clock)
+    machine = machines.new()
+    function, watch = machine.bound(ENTRY), _Watch(clock)
     function(*tensors)
     whole = []
     for _ in range(runs):
         start = clock()
         function(*tensors)
         whole.append(clock() - start)
-    machine["set_instrument"](watch)
+    machine.watch(watch)
     function(*tensors)
     watch.next_run()
     for _ in range(runs):

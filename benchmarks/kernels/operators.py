@@ -111,7 +111,7 @@ def measure(name: str) -> dict[str, Any]:
     if np.abs(got - want).max() > WRONG * np.abs(want).max():
         raise SystemExit(f"{name}: wrong by {np.abs(got - want).max():.2g}")
     tensors = [runtime_tensor(array) for array in arrays]
-    seen = profile(exe._built, exe.description, tensors, RUNS, time.thread_time)
+    seen = profile(exe.machines, exe.description, tensors, RUNS, time.thread_time)
     moved = sum(array.nbytes for array in arrays) + want.nbytes
     floor = copy_seconds(moved)
     if is_math:

@@ -24,14 +24,18 @@ _MODULES = {
         *("prefetch", "prim_func", "ramp", "scratch", "shuffle"),
     ),
     "line": ("IS_SCHEDULED", "NOALIAS", "VERSION", "ScheduleError", "T", "tir"),
-    "relax": ("constant_array", "module_text", "onnx_converters", "tensor_dtype"),
+    "relax": (
+        *("constant_array", "constant_tensor", "module_text", "onnx_converters", "tensor_dtype"),
+        "with_constants_replaced",
+    ),
     "running": (
-        *("configure_thread_pool", "from_dlpack", "load_module", "runtime_files"),
-        "virtual_machine",
+        *("configure_thread_pool", "from_dlpack", "library_function", "load_module"),
+        *("runtime_files", "virtual_machine"),
     ),
     "scheduling": (
         *("block_loops", "child_blocks", "divisors_of", "flat_loops", "loop_extent", "schedule"),
     ),
+    "tensors": ("tensor_bytes", "tensor_element"),
 }
 _PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,32 @@ def tensor_dtype(ty: tvm.relax.TensorType) -> str:
     return str(ty.dtype.dtype) if ty.dtype is not None else ""
 
 
-def constant_array(expr: Any) -> np.ndarray | None:
-    """The value of a constant tensor in Relax, None for anything else."""
+def constant_tensor(expr: Any) -> Any:
+    """The tensor of a constant in Relax, None for anything else."""
     if hasattr(tvm.relax, "Constant"):  # 0.26
         value = expr.data if isinstance(expr, tvm.relax.Constant) else None
     else:
         value = expr.value if isinstance(expr, tvm.ir.GenericConst) else None
-    return value.numpy() if isinstance(value, tvm.runtime.Tensor) else None
+    return value if isinstance(value, tvm.runtime.Tensor) else None
+
+
+def constant_array(expr: Any) -> np.ndarray | None:
+    """The value of a constant tensor in Relax, None for anything else."""
+    tensor = constant_tensor(expr)
+    return None if tensor is None else tensor.numpy()
+
+
+def with_constants_replaced(expr: Any, replacement: Callable[[Any], Any]) -> Any:
+    """An expression in Relax with ``replacement(constant)`` for each constant tensor in it."""
+
+    @tvm.relax.expr_functor.mutator
+    class Replacing(tvm.relax.PyExprMutator):
+        def visit_generic_const_(self, op: Any) -> Any:
+            return op if constant_tensor(op) is None else replacement(op)
+
+        visit_constant_ = visit_generic_const_  # 0.26
+
+    return Replacing().visit_expr(expr)
 
 
 def onnx_converters() -> Mapping[str, Any]:

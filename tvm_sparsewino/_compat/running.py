@@ -47,6 +47,11 @@ def load_module(path: str) -> Any:
         return _load_module(path)
 
 
+def library_function(module: Any, name: str) -> Any:
+    """A function that a loaded library exports."""
+    return module.get_function(name, query_imports=True)
+
+
 def virtual_machine(built: Any) -> Any:
     """A new Relax VM on the CPU for a compiled or loaded module; for one thread at a time.
 

@@ -42,7 +42,7 @@ def profile_network(exe: Executable, runs: int, clock: str = "wall", seed: int =
         for info in exe.inputs
     ]
     use_threads(exe.num_threads)
-    return profile(exe.built, exe.description, exe.tensors(*arrays), runs, CLOCKS[clock])
+    return profile(exe.machines, exe.description, exe.tensors(*arrays), runs, CLOCKS[clock])
 
 
 def machine_limits(exe: Executable) -> Limits:

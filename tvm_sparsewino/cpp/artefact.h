@@ -89,7 +89,7 @@ inline std::vector<TensorInfo> TensorInfos(const json::Value& value) {
 
 inline Description ReadDescription(const std::string& path) {
   const auto data = json::Parse(CheckedText(path)).cast<json::Object>();
-  if (data.at("version").cast<int64_t>() != 2) throw std::runtime_error("of another version");
+  if (data.at("version").cast<int64_t>() != 3) throw std::runtime_error("of another version");
   Description description;
   description.inputs = TensorInfos(data.at("inputs"));
   description.outputs = TensorInfos(data.at("outputs"));

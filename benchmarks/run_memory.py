@@ -1,0 +1,87 @@
+"""Memory of compiled networks: of a process that only loads and runs one, and of compiling.
+
+python benchmarks/run_memory.py [--networks resnet18 ...] [--densities 1 0.1] [--folder FOLDER]
+
+Every network is compiled in one process and run in another. Prints one line of JSON each, in MiB:
+"file"; "start", "loaded" and "peak" of the process that runs, three calls included; "model" of the
+process that compiles when it holds the network in PyTorch, then its peak after import and
+compiling ("compiled") and after writing the file ("saved"). Files in FOLDER are not made anew.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CALLS = 3
+COMPILE = """
+import json, sys
+from pathlib import Path
+from tvm_sparsewino import driver
+from tvm_sparsewino.bench.network_models import images, make_source
+from tvm_sparsewino.bench.network_server import resident
+from tvm_sparsewino.nn.inference import as_tensors
+name, density, path = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
+model = make_source(name, [density], [], 224, 0).native[density]
+Path("/proc/self/clear_refs").write_text("5")  # peaks from here on
+seen = {"model": resident("VmRSS")}
+exe = driver.compile(driver.import_torch(model, as_tensors(images(1, 224, 0))), num_threads=1)
+seen["compiled"] = resident("VmHWM")
+exe.save(path)
+seen["saved"] = resident("VmHWM")
+path.with_suffix(".json").write_text(json.dumps(seen))
+"""
+# PyTorch, where it is installed, is nothing that a compiled network needs.
+RUN = """
+import json, sys
+sys.modules["torch"] = None
+import numpy as np
+from tvm_sparsewino.bench.network_server import resident
+start = resident("VmRSS")
+from tvm_sparsewino import loading
+session = loading.load(sys.argv[1], 1).session(1)
+loaded = resident("VmRSS")
+(x,) = session.empty_inputs()
+x[:] = np.float32(0.5)
+for _ in range(int(sys.argv[2])):
+    session(x)
+print(json.dumps({"start": start, "loaded": loaded, "peak": resident("VmHWM")}))
+"""
+
+
+def python(program, *arguments):
+    """The output of a program in a process of its own."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    networks = ["resnet18", "resnet50", "vgg16", "mobilenet_v2"]
+    parser.add_argument("--networks", nargs="+", default=networks)
+    parser.add_argument("--densities", nargs="+", type=float, default=[1.0, 0.1])
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        for name in arguments.networks:
+            for density in arguments.densities:
+                path = folder / f"{name}_{density:g}.so"
+                if not path.exists():
+                    python(COMPILE, name, density, path)
+                seen = {
+                    "network": name,
+                    "density": density,
+                    "file": path.stat().st_size / 2**20,
+                    **json.loads(python(RUN, path, CALLS)),
+                    **json.loads(path.with_suffix(".json").read_text()),
+                }
+                rounded = {k: round(v, 1) if k != "density" and isinstance(v, float) else v
+                           for k, v in seen.items()}  # fmt: skip
+                print(json.dumps(rounded), flush=True)
+
+
+if __name__ == "__main__":
+    main()

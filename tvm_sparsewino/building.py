@@ -1,0 +1,34 @@
+"""From a planned network to code and constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm.ir import IRModule
+
+from .constants import Constants
+from .memory import release_freed
+from .relay_passes.lift_constants import lift_constants
+
+
+def build(
+    network: IRModule, target: tvm.target.Target, pipeline: tvm.transform.Pass
+) -> tuple[Any, Constants]:
+    """Compile a network.
+
+    Args:
+        network: its functions.
+        target: of kind llvm.
+        pipeline: what ``sparsewino_pipeline`` makes.
+
+    Returns:
+        TVM's executable, and the constants that its functions take beside their inputs.
+    """
+    with target:
+        lowered = pipeline(network)
+    code, constants = lift_constants(lowered)
+    del lowered
+    built = tvm.compile(code, target, relax_pipeline=None)
+    release_freed()
+    return built, constants
