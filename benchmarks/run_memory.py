@@ -21,7 +21,7 @@ import json, sys
 from pathlib import Path
 from tvm_sparsewino import driver
 from tvm_sparsewino.bench.network_models import images, make_source
-from tvm_sparsewino.bench.network_server import resident
+from tvm_sparsewino.host import resident
 from tvm_sparsewino.nn.inference import as_tensors
 name, density, path = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
 model = make_source(name, [density], [], 224, 0).native[density]
@@ -38,7 +38,7 @@ RUN = """
 import json, sys
 sys.modules["torch"] = None
 import numpy as np
-from tvm_sparsewino.bench.network_server import resident
+from tvm_sparsewino.host import resident
 start = resident("VmRSS")
 from tvm_sparsewino import loading
 session = loading.load(sys.argv[1], 1).session(1)
