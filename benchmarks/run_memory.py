@@ -16,21 +16,22 @@ import tempfile
 from pathlib import Path
 
 CALLS = 3
+MIB = 2**20
 COMPILE = """
 import json, sys
 from pathlib import Path
 from tvm_sparsewino import driver
 from tvm_sparsewino.bench.network_models import images, make_source
-from tvm_sparsewino.host import resident
+from tvm_sparsewino.host import HELD, PEAK, reset_peak, resident_bytes
 from tvm_sparsewino.nn.inference import as_tensors
 name, density, path = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
 model = make_source(name, [density], [], 224, 0).native[density]
-Path("/proc/self/clear_refs").write_text("5")  # peaks from here on
-seen = {"model": resident("VmRSS")}
+reset_peak()
+seen = {"model": resident_bytes(HELD)}
 exe = driver.compile(driver.import_torch(model, as_tensors(images(1, 224, 0))), num_threads=1)
-seen["compiled"] = resident("VmHWM")
+seen["compiled"] = resident_bytes(PEAK)
 exe.save(path)
-seen["saved"] = resident("VmHWM")
+seen["saved"] = resident_bytes(PEAK)
 path.with_suffix(".json").write_text(json.dumps(seen))
 """
 # PyTorch, where it is installed, is nothing that a compiled network needs.
@@ -38,16 +39,16 @@ RUN = """
 import json, sys
 sys.modules["torch"] = None
 import numpy as np
-from tvm_sparsewino.host import resident
-start = resident("VmRSS")
+from tvm_sparsewino.host import HELD, PEAK, reset_peak, resident_bytes
+start = resident_bytes(HELD)
 from tvm_sparsewino import loading
 session = loading.load(sys.argv[1], 1).session(1)
-loaded = resident("VmRSS")
+loaded = resident_bytes(HELD)
 (x,) = session.empty_inputs()
 x[:] = np.float32(0.5)
 for _ in range(int(sys.argv[2])):
     session(x)
-print(json.dumps({"start": start, "loaded": loaded, "peak": resident("VmHWM")}))
+print(json.dumps({"start": start, "loaded": loaded, "peak": resident_bytes(PEAK)}))
 """
 
 
@@ -74,13 +75,12 @@ def main():
                 seen = {
                     "network": name,
                     "density": density,
-                    "file": path.stat().st_size / 2**20,
+                    "file": path.stat().st_size,
                     **json.loads(python(RUN, path, CALLS)),
                     **json.loads(path.with_suffix(".json").read_text()),
                 }
-                rounded = {k: round(v, 1) if k != "density" and isinstance(v, float) else v
-                           for k, v in seen.items()}  # fmt: skip
-                print(json.dumps(rounded), flush=True)
+                sizes = {k: round(v / MIB, 1) for k, v in seen.items() if isinstance(v, int)}
+                print(json.dumps({**seen, **sizes}), flush=True)
 
 
 if __name__ == "__main__":

@@ -234,9 +234,9 @@ def test_saved_and_loaded(exe, arrays, tmp_path, capfd):
 def test_what_else_is_written_to_stderr_passes(exe, tmp_path, capfd, monkeypatch):
     original = type(exe._built).export_library
 
-    def noisy(built, path):
+    def noisy(built, path, **options):
         os.write(2, b"linker: something\n")
-        original(built, path)
+        original(built, path, **options)
 
     monkeypatch.setattr(type(exe._built), "export_library", noisy)
     exe.save(tmp_path / "net.so")
