@@ -6,9 +6,14 @@ import pytest
 
 from tvm_sparsewino.config import ConvShape, LayerPlan
 from tvm_sparsewino.cost import Core
-from tvm_sparsewino.cost_sparse import memory_bytes, predict_sparse_direct, ranked_sparse_direct
+from tvm_sparsewino.cost_sparse import (
+    count_work,
+    memory_bytes,
+    predict_sparse_direct,
+    ranked_sparse_direct,
+)
 from tvm_sparsewino.errors import ShapeError
-from tvm_sparsewino.geometry_sparse import sparse_layout
+from tvm_sparsewino.geometry_sparse import register_tile, sparse_layout
 
 SHAPES = [
     ConvShape(1, 64, 56, 56, 256, 1),
@@ -58,3 +63,15 @@ def test_two_threads_share_a_map_that_one_panel_would_hold():
 def test_a_shape_that_no_kernel_takes():
     with pytest.raises(ShapeError, match="smaller than the filter"):
         predict_sparse_direct(ConvShape(1, 4, 2, 2, 4, 3), 0.1, Core())
+
+
+@pytest.mark.parametrize(("vectors", "lines"), [(4, 2.5), (8, 4.5), (12, 8.5)])
+def test_lines_that_come_for_a_run_of_a_channel(vectors, lines):
+    """Behind more than four lines the CPU fetches others that nobody reads."""
+    shape = ConvShape(1, 512, 32, 32, 128, 1)
+    core = Core(l1_bytes=1)
+    layout = sparse_layout(LayerPlan("", shape, 0.1, "sparse_direct", 0, vectors, 0, 0, 1), 8)
+    tile = register_tile(layout, core.vector_registers)
+    assert tile.vectors == vectors
+    steps = layout.panels * tile.count * 128 * 0.1 * 512
+    assert count_work(layout, 0.1, core).missed_lines / steps == pytest.approx(lines, rel=1e-3)

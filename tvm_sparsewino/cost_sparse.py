@@ -26,6 +26,7 @@ L1_SHARE = 0.6  # of L1 that holds a tile's inputs; weights and sums pass throug
 L2_SHARE = 0.5  # of L2 that holds what a panel reads, and its sums
 MOST_L2 = 4  # times L2: panels whose scratch is larger are not compared
 FAR_SUMS = 3.0  # how much dearer a vector of sums is beyond L2
+NOTICED, OVERSHOT = 4, 2.0  # lines after which the CPU fetches ahead, and how many
 ONE_LOAD = (2, 4)  # rows whose values are one load
 
 ROWS = (1, 2, 3, 4)
@@ -136,7 +137,7 @@ def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
     tiles = tasks * tile.count * layout.slices
     steps = tiles * density * layout.channels * shape.taps
     missing = _missing(layout, tile, core)
-    lines = rows * (tile.vectors * layout.lanes / CACHE_LINE + 0.5)
+    lines = rows * _run_lines(tile.vectors * layout.lanes / CACHE_LINE)
     vectors = tiles * rows * tile.vectors
     copied_rows, copied = (tasks * n for n in _copies(layout))
     if layout.in_place and _is_far(shape.n * shape.c * shape.h * shape.w, core):
@@ -178,6 +179,13 @@ def _step(layout: SparseLayout, tile: Tile) -> float:
     # Vectors across two lines are not told apart: their price came out as nothing.
     loads = products + rows + splats
     return max(products / FMAS_PER_CYCLE, loads / LOADS_PER_CYCLE, FMA_LATENCY)
+
+
+def _run_lines(run: float) -> float:
+    """Lines that come for ``run`` lines of a channel: parts of them at the ends, and what the CPU
+    fetches behind a run that it has noticed, for nothing.
+    """
+    return run + 0.5 + (OVERSHOT if run > NOTICED else 0.0)
 
 
 def _missing(layout: SparseLayout, tile: Tile, core: Core) -> float:
