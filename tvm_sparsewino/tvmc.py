@@ -20,7 +20,6 @@ from .extras import require
 from .files import replacing
 
 TARGET = "sparsewino"
-_DOMAIN = "tvm.sparsewino"
 _TRUTH = {"0": False, "1": True, "false": False, "true": True}
 
 

@@ -12,7 +12,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..config import ConvShape
 from ..schedules.target import CpuTarget, parse_target
 from ..thread_pool import use_threads
 from .chain import chain_length
@@ -133,7 +132,7 @@ def _run_race(
         if entry.name in rounds
     ]
     if (key.batch, key.threads) == (1, 1):
-        _add_stages(results, entries, shape, target, peak)
+        _add_stages(results, entries, target, peak)
     return {
         "kind": "race",
         "layer": asdict(key.layer),
@@ -151,7 +150,6 @@ def _run_race(
 def _add_stages(
     results: list[dict[str, Any]],
     entries: Sequence[Entry],
-    shape: ConvShape,
     target: CpuTarget,
     peak: float,
 ) -> None:

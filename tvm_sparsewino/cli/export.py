@@ -26,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Export; print one line."""
+    """Export; print one line.
+
+    Raises:
+        ExportFailed: the output's name does not end with .onnx, or the network cannot be exported.
+        ImportFailed: the network cannot be read.
+    """
     from .. import driver
     from ..errors import ExportFailed
 

@@ -13,7 +13,10 @@ def texts(text: str) -> list[str]:
 
 
 def numbers(kind: type) -> Callable[[str], list[Any]]:
-    """Reads positive numbers of ``kind``; argparse reports what is none."""
+    """Reads positive numbers of ``kind``.
+
+    What it returns raises argparse.ArgumentTypeError at others, which argparse reports.
+    """
 
     def read(text: str) -> list[Any]:
         values = [kind(part) for part in texts(text)]

@@ -16,7 +16,7 @@ from .._version import __version__
 from ..errors import MissingExtra, SparseWinoError
 from . import bench
 
-BAD_ARGUMENTS = 2  # argparse's own
+# Exit codes, beside 0 and argparse's own 2 for bad arguments.
 FAILED = 4
 EXTRA_MISSING = 5
 

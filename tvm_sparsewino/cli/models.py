@@ -54,7 +54,12 @@ def config(arguments: argparse.Namespace) -> Any:
 
 
 def load(arguments: argparse.Namespace) -> Any:
-    """The network as TVM's module."""
+    """The network as TVM's module.
+
+    Raises:
+        ConfigError: a shape is given for a file that has its own.
+        ImportFailed: a file of another kind, or one that cannot be read.
+    """
     from .. import driver
     from ..errors import ConfigError, ImportFailed
 
