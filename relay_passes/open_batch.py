@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import tvm_ffi
 from tvm import relax
+from tvm.ir import IRModule
 
 from .._compat import tensor_dtype, tir
 from ..errors import ShapeError
@@ -25,6 +27,25 @@ def opened(func: relax.Function, batched: Iterable[str], name: str) -> relax.Fun
         ShapeError: a value for which the batch must be the number that it is.
     """
     return _Opening(func, frozenset(batched), name).run()
+
+
+def opened_alike(one: IRModule, other: IRModule, batched: Iterable[str], name: str) -> IRModule:
+    """The network that two modules are, made with different batch sizes, with an open batch.
+
+    Args:
+        one, other: with a function "main" each.
+        batched, name: as for :func:`opened`.
+
+    Raises:
+        ShapeError: as :func:`opened`, or they differ in more than the batch size.
+    """
+    names = list(batched)
+    first, second = (opened(mod["main"], names, name) for mod in (one, other))
+    if not tvm_ffi.structural_equal(first, second):
+        raise ShapeError("it computes with the number of rows")
+    result = one.clone()
+    result["main"] = first
+    return result
 
 
 class _Opening:

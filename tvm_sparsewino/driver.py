@@ -27,6 +27,7 @@ from .memory import release_freed
 from .records import Record, read_records
 from .relay_passes.import_onnx import import_onnx_graph
 from .relay_passes.import_torch import import_exported_program
+from .relay_passes.open_batch import opened_alike
 from .relay_passes.pipeline import prepare, sparsewino_pipeline
 from .relay_passes.plan_layers import as_cpu_target
 from .relay_passes.plan_layers import plan as plan_layers
@@ -51,6 +52,11 @@ __all__ = [
     "read_exported",
     "tune",
 ]
+
+
+# ONNX networks compute shapes from shapes, so one with an open batch is imported with two numbers
+# for it: what comes of both must be the same but for the number.
+_TRIAL_BATCHES = (3, 5)
 
 
 def import_torch(model: Any, example: tuple[Any, ...]) -> IRModule:
@@ -102,7 +108,7 @@ def read_exported(path: str | os.PathLike[str]) -> Any:
 
 
 def import_onnx(
-    model: str | os.PathLike[str] | Any, shapes: Mapping[str, Sequence[int]] | None = None
+    model: str | os.PathLike[str] | Any, shapes: Mapping[str, Sequence[int | str]] | None = None
 ) -> IRModule:
     """An ONNX model as an IRModule, weights as constants.
 
@@ -111,18 +117,26 @@ def import_onnx(
 
     Args:
         model: a file, or an ``onnx.ModelProto``, which stays as it is.
-        shapes: input name -> shape, for inputs whose shapes the model leaves open.
+        shapes: input name -> shape, for inputs whose shapes the model leaves open. A first
+            dimension may stay open: it is the batch, and in a shape a name stands for it.
 
     Raises:
         ImportFailed: missing, damaged, of a version that cannot be read, or with operators that
             cannot be imported (all are named).
-        ShapeError: shapes that do not fit the model, or are missing.
+        ShapeError: shapes that do not fit the model, or are missing, or a batch that cannot stay
+            open.
         MissingExtra: onnx is not installed.
     """
     require("onnx", "onnx")
     loading = require("tvm_sparsewino.onnx_io.loading", "onnx")
     with in_context(str(model) if isinstance(model, str | os.PathLike) else "the ONNX model"):
-        module = import_onnx_graph(loading.load_graph(model, shapes))
+        graph = loading.load_graph(model, shapes, _TRIAL_BATCHES[0])
+        module = import_onnx_graph(graph)
+        if graph.batch:
+            release_freed()
+            other = import_onnx_graph(loading.load_graph(model, shapes, _TRIAL_BATCHES[1]))
+            with in_context(f"the batch {graph.batch!r} cannot stay open; give it a number"):
+                module = opened_alike(module, other, graph.batched, graph.batch)
     release_freed()
     return module
 

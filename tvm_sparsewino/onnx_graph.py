@@ -53,6 +53,9 @@ class OnnxGraph:
         nodes: in an order of execution.
         constants: value name -> array.
         opset: version of ONNX's own operators.
+        batch: what the model calls a first dimension of inputs that is open, for which their shapes
+            have a number here; "" when all are known.
+        batched: names of those inputs.
     """
 
     inputs: tuple[GraphInput, ...]
@@ -60,3 +63,5 @@ class OnnxGraph:
     nodes: tuple[GraphNode, ...]
     constants: dict[str, np.ndarray]
     opset: int
+    batch: str = ""
+    batched: tuple[str, ...] = ()

@@ -22,29 +22,33 @@ from .shapes import bind_shapes
 
 def load_graph(
     source: str | os.PathLike[str] | onnx.ModelProto,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    batch: int | None = None,
 ) -> OnnxGraph:
     """Read a model and bring it to the form that the importer takes.
 
     Args:
         source: a file, or a model in memory, which stays as it is.
         shapes: for inputs whose shapes the model leaves open.
+        batch: stands for a first dimension that stays open; see :func:`.shapes.bind_shapes`.
 
     Raises:
         ImportFailed: a model that cannot be read.
         ShapeError: shapes that do not fit, or are missing.
     """
     try:
-        return _load(source, shapes)
+        return _load(source, shapes, batch)
     except UnicodeError as error:
         raise ImportFailed("damaged: it holds names that are no text") from error
 
 
 def _load(
-    source: str | os.PathLike[str] | onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | None
+    source: str | os.PathLike[str] | onnx.ModelProto,
+    shapes: Mapping[str, Sequence[int | str]] | None,
+    batch: int | None,
 ) -> OnnxGraph:
     model = read(source)
-    inputs = bind_shapes(model, shapes)
+    inputs, opened = bind_shapes(model, shapes, batch)
     proto = without_foreign_functions(with_own_functions(model.proto, model.opset))
     known_shapes = _shapes(proto)
     missed = fold_bodies(proto.graph, model.constants)
@@ -58,6 +62,8 @@ def _load(
         tuple(map(_plain, _named(nodes, model.constants.keys()))),
         {name: array for name, array in constants.items() if name in names},
         model.opset,
+        opened.symbol if opened else "",
+        opened.inputs if opened else (),
     )
 
 
