@@ -98,6 +98,10 @@ class Description:
         mine = (plan for plan in self.plan if plan.name.endswith(end))
         return tuple(replace(plan, name=plan.name.removesuffix(end)) for plan in mine)
 
+    def plans(self) -> dict[int | None, tuple[AnyPlan, ...]]:
+        """Batch size -> its plan; None for the only one of a network of static shapes."""
+        return {size: self.plan_of(size) for size in self.batches} or {None: self.plan}
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, with format and version."""
         return {

@@ -59,12 +59,14 @@ __all__ = [
 _TRIAL_BATCHES = (3, 5)
 
 
-def import_torch(model: Any, example: tuple[Any, ...]) -> IRModule:
+def import_torch(model: Any, example: tuple[Any, ...], dynamic_shapes: Any = None) -> IRModule:
     """A PyTorch model as an IRModule, in evaluation mode, parameters as constants.
 
     Args:
         model: a ``torch.nn.Module``; it stays as it is.
-        example: the positional arguments to export it with; they fix all shapes.
+        example: the positional arguments to export it with; they fix all shapes that stay static.
+        dynamic_shapes: as for ``torch.export.export``; the first dimension of inputs may stay open,
+            as in ``({0: torch.export.Dim("batch")},)``. The example needs at least two rows then.
 
     Raises:
         ImportFailed: the model cannot be exported, has an operator that TVM cannot import, or
@@ -73,7 +75,7 @@ def import_torch(model: Any, example: tuple[Any, ...]) -> IRModule:
     """
     require("torch", "torch")
     export = require("tvm_sparsewino.nn.export", "torch")
-    return import_exported_program(export.exported_program(model, example))
+    return import_exported_program(export.exported_program(model, example, dynamic_shapes))
 
 
 def import_exported(path: str | os.PathLike[str]) -> IRModule:
@@ -258,6 +260,7 @@ def tune(
     rpc_tracker: str | None = None,
     rpc_key: str | None = None,
     report: Callable[[Layer, Found], Any] = lambda layer, found: None,
+    batches: Iterable[int] | None = None,
 ) -> list[Record]:
     """Measure the candidate plans of every convolution; ``compile(..., records=...)`` uses them.
 
@@ -273,17 +276,19 @@ def tune(
             machine if None.
         rpc_key: the key that the machine's server has registered with.
         report: called after each convolution.
+        batches: as for :func:`compile`; each size is tuned.
 
     Raises:
         TargetError: an unknown target, or one that this machine, measuring itself, cannot run.
-        ShapeError: a symbolic shape; names the layer.
-        ConfigError: a bad number of threads or of seconds, or a remote machine without key, target
-            or threads.
+        ShapeError: a symbolic shape that is no batch; names the layer or the input.
+        ConfigError: a bad number of threads, of seconds or of batch sizes, or a remote machine
+            without key, target or threads.
         TuneError: a file that cannot be read or written, no such tracker or key, or a layer that
             cannot be measured.
     """
     autoload()
-    cpu, config, mod = as_cpu_target(target), config or CompileConfig(), prepare()(mod)
+    cpu, config = as_cpu_target(target), config or CompileConfig()
+    mod = prepare()(with_batches(mod, batches)[1])
     if not budget > 0:
         raise ConfigError(f"budget must be a positive number of seconds, got {budget!r}")
     if Path(records).exists():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .artefact import Description
+from .artefact import Description, batch_entry
 from .config import Epilogue, LayerPlan
 from .machines import ENTRY, Machines
 from .schedules.build import kernel_name
@@ -73,12 +73,14 @@ def profile(
     Args:
         machines: run the network.
         description: what it is; its plan tells which layer a kernel computes.
-        tensors: the inputs, TVM's tensors.
+        tensors: the inputs, TVM's tensors; where the batch is open, with one of the sizes that
+            there is a function for.
         runs: at least 1.
         clock: seconds; ``time.thread_time`` on a machine that others use, for one thread.
     """
     machine = machines.new()
-    function, watch = machine.bound(ENTRY), _Watch(clock)
+    entry, plan = _entry(description, tensors)
+    function, watch = machine.bound(entry), _Watch(clock)
     function(*tensors)
     whole = []
     for _ in range(runs):
@@ -92,12 +94,21 @@ def profile(
         function(*tensors)
         watch.next_run()
     calls = [watch.seen[number] for number in sorted(watch.seen)]
-    plans = assign([call.kernel for call in calls], description.plan)
+    plans = assign([call.kernel for call in calls], plan)
     kernels = (
         KernelTime(c.kernel, plan, tuple(c.seconds[1:]), c.moved, c.output)
         for c, plan in zip(calls, plans, strict=True)
     )
     return NetworkTime(tuple(whole), tuple(kernels))
+
+
+def _entry(description: Description, tensors: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    """The function that takes tensors of these shapes, and its plan."""
+    if not description.batches:
+        return ENTRY, description.plan
+    pairs = zip(description.inputs, tensors, strict=True)
+    batch = next(int(tensor.shape[0]) for info, tensor in pairs if info.any_batch)
+    return batch_entry(batch), description.plan_of(batch)
 
 
 def assign(kernels: Sequence[str], plans: Iterable[Any]) -> list[Any]:

@@ -81,9 +81,13 @@ class Session:
             outputs = self._machines(tensors)
         return tuple(outputs) if self._description.returns_tuple else outputs[0]
 
-    def empty_inputs(self) -> tuple[np.ndarray, ...]:
-        """New NumPy arrays for every input, of arbitrary values, that calls take without copies."""
-        return tuple(map(aligned_empty, self.inputs))
+    def empty_inputs(self, batch: int = 1) -> tuple[np.ndarray, ...]:
+        """New NumPy arrays for every input, of arbitrary values, that calls take without copies.
+
+        Args:
+            batch: rows of inputs whose batch is open.
+        """
+        return tuple(aligned_empty(info.of_batch(batch)) for info in self.inputs)
 
     def _counted(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(arrays) != len(self.inputs):

@@ -18,7 +18,9 @@ _FMAS_PER_CYCLE = 2
 CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
 
 
-def profile_network(exe: Executable, runs: int, clock: str = "wall", seed: int = 0) -> NetworkTime:
+def profile_network(
+    exe: Executable, runs: int, clock: str = "wall", seed: int = 0, batch: int | None = None
+) -> NetworkTime:
     """Times of a network and its kernels on random inputs.
 
     Args:
@@ -26,20 +28,26 @@ def profile_network(exe: Executable, runs: int, clock: str = "wall", seed: int =
         runs: calls that are measured.
         clock: "wall", or "cpu" for one thread on a machine that others use.
         seed: of the inputs: normally distributed, whole numbers zero.
+        batch: which of the batch sizes, where the batch is open; the smallest if None.
 
     Raises:
-        ConfigError: runs below 1, another clock, or "cpu" with more than one thread.
+        ConfigError: runs below 1, another clock, "cpu" with more than one thread, or a batch size
+            that there are no kernels for.
     """
     if runs < 1:
         raise ConfigError(f"runs must be at least 1, got {runs}")
     if clock not in CLOCKS or (clock == "cpu" and exe.num_threads > 1):
         raise ConfigError(f"clock {clock!r} cannot time {exe.num_threads} threads")
+    sizes = exe.description.batches
+    if batch is not None and batch not in sizes:
+        raise ConfigError(f"there are kernels for batches {list(sizes)}, not for {batch}")
+    rows = batch or min(sizes, default=1)
     rng = np.random.default_rng(seed)
     arrays = [
         rng.standard_normal(info.shape, np.float32)
         if info.dtype == "float32"
         else np.zeros(info.shape, info.dtype)
-        for info in exe.inputs
+        for info in (info.of_batch(rows) for info in exe.inputs)
     ]
     use_threads(exe.num_threads)
     return profile(exe.machines, exe.description, exe.tensors(*arrays), runs, CLOCKS[clock])

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--threads", type=int, help="default: TVM_NUM_THREADS or all cores")
     add("--records", type=Path, metavar="FILE", help="plans that sparsewino tune measured")
+    add("--batch", type=int, metavar="N", help="one batch size, where the batch is open")
     add("--runs", type=int, default=30, help="calls that are measured (default 30)")
     add("--profile", action="store_true", help="time every kernel, too")
     add("--all", action="store_true", help="show all kernels, not only the 30 longest")
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ..files import replacing
 
     exe = _executable(arguments)
-    measured = profile_network(exe, arguments.runs, arguments.clock)
+    measured = profile_network(exe, arguments.runs, arguments.clock, batch=arguments.batch)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)  # nothing to fit into
@@ -84,4 +85,5 @@ def _executable(arguments: argparse.Namespace) -> Any:
         config=models.config(arguments),
         num_threads=arguments.threads,
         records=arguments.records,
+        batches=(arguments.batch,) if arguments.batch else None,
     )

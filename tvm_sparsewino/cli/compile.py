@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from . import models
 
@@ -13,6 +15,7 @@ HELP = "compile an exported PyTorch program (.pt2), an ONNX file, or FFDNet, to 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     models.add_arguments(parser)
+    models.add_batches(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.so")
     parser.add_argument(
         "--dump-ir", type=Path, metavar="DIR", help="write the module after every phase"
@@ -36,10 +39,19 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.threads,
         dump_dir=arguments.dump_ir,
         records=arguments.records,
+        batches=arguments.batch,
     )
     exe.save(arguments.output)
-    ours = sum(p.algorithm != "left" for p in exe.plan)
-    print(f"{arguments.output}: {ours} of {len(exe.plan)} convolutions run on our kernels")
+    for batch, plan in exe.description.plans().items():
+        of_batch = "" if batch is None else f", batch {batch}"
+        print(
+            f"{arguments.output}: {_ours(plan)} of {len(plan)} convolutions run on our kernels"
+            f"{of_batch}"
+        )
     if arguments.records:
         used = sum("ms, the fastest of" in p.reason for p in exe.plan)
-        print(f"{arguments.records}: holds for {used} of {ours} of them")
+        print(f"{arguments.records}: holds for {used} of {_ours(exe.plan)} of them")
+
+
+def _ours(plan: Sequence[Any]) -> int:
+    return sum(layer.algorithm != "left" for layer in plan)

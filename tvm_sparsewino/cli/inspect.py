@@ -31,21 +31,29 @@ def run(arguments: argparse.Namespace) -> None:
 
     console = Console()
     console.print(_summary(description), highlight=False, markup=False)
-    console.print(plan_table(description.plan))
+    for batch, plan in description.plans().items():
+        title = "layers" if batch is None else f"layers, batch {batch}"
+        for line in (*_work(plan, title), *where_time_goes(plan)):
+            console.print(line, highlight=False, markup=False)
+        console.print(plan_table(plan, title))
 
 
 def _summary(description: Any) -> str:
     lines = [f"target {description.target}, needs {', '.join(description.features) or 'nothing'}"]
     lines += [f"input {info.name}: {info}" for info in description.inputs]
     lines += [f"output {info.name}: {info}" for info in description.outputs]
-    done = sum(p.flops_done for p in description.plan)
-    direct = sum(p.flops_direct for p in description.plan)
-    if done:
-        lines.append(
-            f"layers: {direct / 1e9:.2f} GFLOP direct, {done / 1e9:.2f} done, "
-            f"{direct / done:.1f}x fewer"
-        )
-    return "\n".join([*lines, *where_time_goes(description.plan)])
+    if description.batches:
+        sizes = ", ".join(map(str, description.batches))
+        lines.append(f"any batch, put together from kernels for batches {sizes}")
+    return "\n".join(lines)
+
+
+def _work(plan: Sequence[Any], what: str) -> list[str]:
+    done, direct = (sum(getattr(p, n) for p in plan) for n in ("flops_done", "flops_direct"))
+    if not done:
+        return []
+    fewer = f"{direct / done:.1f}x fewer"
+    return [f"{what}: {direct / 1e9:.2f} GFLOP direct, {done / 1e9:.2f} done, {fewer}"]
 
 
 def where_time_goes(plan: Sequence[Any]) -> list[str]:
@@ -76,11 +84,11 @@ def _is_dense(layer: Any) -> bool:
     return layer.algorithm.startswith("dense")
 
 
-def plan_table(plan: tuple[Any, ...]) -> Any:
+def plan_table(plan: Sequence[Any], title: str = "layers") -> Any:
     """The plan as a rich table, one row per convolution."""
     from rich.table import Table
 
-    table = Table(title="layers")
+    table = Table(title=title)
     table.add_column("layer", no_wrap=True)
     for name in (
         "shape",

@@ -39,9 +39,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=N,C,H,W",
-        help="shape of an input that an ONNX file leaves open; may be repeated",
+        help="shape of an input that an ONNX file leaves open, with a name for N where the batch "
+        "is to stay open; may be repeated",
     )
     ffdnet.add_arguments(parser)
+
+
+def add_batches(parser: argparse.ArgumentParser) -> None:
+    """The batch sizes that there are to be kernels for."""
+    parser.add_argument(
+        "--batch",
+        type=_sizes,
+        metavar="N,N,...",
+        help="batch sizes to make kernels for; the network then takes any number of rows, even if "
+        "it was made for one (default, where a model leaves its batch open: 1,4,16)",
+    )
 
 
 def config(arguments: argparse.Namespace) -> Any:
@@ -78,8 +90,15 @@ def load(arguments: argparse.Namespace) -> Any:
     return driver.import_exported(arguments.model)
 
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    match = re.fullmatch(r"(.+)=([1-9]\d*(?:,[1-9]\d*)*)", text)
+def _shape(text: str) -> tuple[str, tuple[int | str, ...]]:
+    match = re.fullmatch(r"(.+)=([1-9]\d*|[A-Za-z_]\w*)((?:,[1-9]\d*)*)", text)
     if not match:
         raise argparse.ArgumentTypeError(f"expected NAME=N,C,H,W, got {text!r}")
-    return match[1], tuple(map(int, match[2].split(",")))
+    first = int(match[2]) if match[2].isdigit() else match[2]
+    return match[1], (first, *map(int, match[3].split(",")[1:]))
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise argparse.ArgumentTypeError(f"expected sizes such as 1,4,16, got {text!r}")
+    return tuple(map(int, text.split(",")))

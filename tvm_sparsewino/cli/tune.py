@@ -14,6 +14,7 @@ HELP = "measure the candidate kernels of every convolution, for compile --record
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     models.add_arguments(parser)
+    models.add_batches(parser)
     parser.add_argument(
         "--records",
         type=Path,
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.rpc_tracker,
             arguments.rpc_key,
             report,
+            arguments.batch,
         )
     print(f"{arguments.records}: {len(records)} records added")
 

@@ -51,8 +51,10 @@ def prepare_for_export(model: nn.Module) -> nn.Module:
     return FrozenWinogradConv2d(model).eval() if isinstance(model, WinogradConv2d) else model
 
 
-def exported_program(model: nn.Module, example: tuple[Any, ...]) -> torch.export.ExportedProgram:
-    """``torch.export.export`` in evaluation mode, static shapes, one node per Winograd layer.
+def exported_program(
+    model: nn.Module, example: tuple[Any, ...], dynamic_shapes: Any = None
+) -> torch.export.ExportedProgram:
+    """``torch.export.export`` in evaluation mode, one node per Winograd layer.
 
     Each Winograd layer is one ``sparsewino.winograd_conv2d`` node whose weight is U,
     [alpha^2, K, C/groups], a buffer of the program of its own. Decompositions are left to the
@@ -61,6 +63,8 @@ def exported_program(model: nn.Module, example: tuple[Any, ...]) -> torch.export
     Args:
         model: any module, with or without Winograd layers.
         example: the positional arguments to export with.
+        dynamic_shapes: dimensions that stay open, as ``torch.export.export`` takes them; None:
+            all are static.
 
     Raises:
         ImportFailed: PyTorch cannot export the model; the message gives its reason.
@@ -69,7 +73,9 @@ def exported_program(model: nn.Module, example: tuple[Any, ...]) -> torch.export
         raise ImportFailed(f"example must be a tuple of arguments, got {type(example).__name__}")
     try:
         with torch.no_grad():
-            return torch.export.export(prepare_for_export(model), example, strict=False)
+            return torch.export.export(
+                prepare_for_export(model), example, dynamic_shapes=dynamic_shapes, strict=False
+            )
     except Exception as error:  # PyTorch's kinds of export failure share no base
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ImportFailed(f"{type(model).__name__} cannot be exported: {reason}") from error

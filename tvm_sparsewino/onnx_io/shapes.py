@@ -11,7 +11,6 @@ from ..errors import ImportFailed, ShapeError, in_context
 from ..onnx_graph import GraphInput
 from .reading import OnnxModel, dtype_of
 
-
 _BATCH = "batch"  # where the model has no name for it
 
 
