@@ -141,13 +141,6 @@ def test_an_open_batch_is_a_symbol_in_the_shape(path):
     ]
 
 
-def test_files_from_before_open_batches_are_read(path):
-    described = DESCRIPTION.to_json()
-    del described["batches"]
-    signed(path, json.dumps(described).encode())
-    assert read_description(path) == DESCRIPTION
-
-
 def test_plans_are_told_apart_by_batch_size():
     names = ("a@batch_1", "a@batch_4@batch_1", "a@batch_14", "a@batch_4", "b@batch_4")
     plans = tuple(replace(DESCRIPTION.plan[0], name=name) for name in names)

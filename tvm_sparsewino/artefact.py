@@ -133,7 +133,7 @@ class Description:
                 weights=str(data["weights"]),
                 constants={str(k): tuple(map(int, v)) for k, v in data["constants"].items()},
                 versions={str(k): str(v) for k, v in data["versions"].items()},
-                batches=tuple(map(int, data.get("batches", ()))),
+                batches=tuple(map(int, data["batches"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
             raise ArtefactError(f"its description does not fit: {error!r}") from error
