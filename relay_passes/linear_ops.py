@@ -1,7 +1,7 @@
-"""The operator of linear layers: ``sparsewino.linear(data, packed..., bias?)``.
+"""The operator of linear layers in Relax: ``sparsewino.linear(data, packed..., bias?)``.
 
-Data float32 [..., C], result float32 [..., K]; weights are packed for one kernel, the bias is
-completed by zeros to whole blocks. TVM knows it through :mod:`tvm_sparsewino._autoload`.
+What it computes, :mod:`.linear_operator` says. TVM knows it through
+:mod:`tvm_sparsewino._autoload`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from .._autoload import autoload
 from .._compat import IS_SCHEDULED, tensor_dtype
 from ..config import Epilogue
 from ..config_linear import LinearPlan
-from ..errors import ShapeError, in_context
-from ..schedules.linear_build import build_linear, linear_layout
+from ..errors import in_context
+from ..schedules.linear_build import build_linear
+from .linear_operator import LINEAR, linear_output, linear_plan, vector_unit
 from .operators import OPAQUE, packed_attrs
 from .ops import static_shape
-
-LINEAR = "sparsewino.linear"
 
 
 def packed_linear(
@@ -48,37 +47,18 @@ def packed_linear(
     return relax.Call(Op.get(LINEAR), [data, *packed, *([] if bias is None else [bias])], attrs)
 
 
-def linear_plan(call: relax.Call) -> tuple[LinearPlan, Epilogue]:
-    """The decisions that a call carries."""
-    plan = LinearPlan.from_json(str(call.attrs["plan"]))
-    return plan, Epilogue.from_json(str(call.attrs["epilogue"]))
-
-
 def infer_linear(call: relax.Call, _builder: relax.BlockBuilder) -> relax.TensorType:
     """Type of a call; raises ShapeError naming the layer."""
-    plan, epilogue = linear_plan(call)
-    shape = plan.linear
-    with in_context(f"layer {plan.name!r}"):
-        data = static_shape(call.args[0], "data")
-        rows = 1
-        for extent in data[:-1]:
-            rows *= extent
-        if not data or (rows, data[-1]) != (shape.n, shape.c):
-            raise ShapeError(f"data must have {shape.n} rows of {shape.c} features, got {data}")
-        operands = call.args[1 + int(call.attrs["packed"]) :]
-        if len(operands) != epilogue.bias:
-            raise ShapeError(f"takes {int(epilogue.bias)} operands after the weights")
-        padded = linear_layout(plan, *_unit(call)).padded_k
-        if epilogue.bias and static_shape(operands[0], "bias") != (padded,):
-            raise ShapeError(f"bias must be [{padded}], got {static_shape(operands[0], 'bias')}")
-    return relax.TensorType((*data[:-1], shape.k), "float32")
+    operands = call.args[1 + int(call.attrs["packed"]) :]
+    shape = linear_output(call.attrs, call.args[0], operands, static_shape)
+    return relax.TensorType(shape, "float32")
 
 
 def legalize_linear(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """A call of the layer's kernel; lengths of packed arrays stay symbolic, so layers that differ
     only in their zeros share one kernel.
     """
-    plan, epilogue = linear_plan(call)
+    plan, epilogue = linear_plan(call.attrs)
     packed = call.args[1 : 1 + int(call.attrs["packed"])]
     specs = tuple(
         ((tirx.Var(f"length_{i}", "int64"),), tensor_dtype(array.ty))
@@ -86,12 +66,8 @@ def legalize_linear(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr
     )
     leading = static_shape(call.args[0], "data")[:-1]
     with in_context(f"layer {plan.name!r}"):
-        kernel = build_linear(plan, epilogue, specs, *_unit(call), leading)
+        kernel = build_linear(plan, epilogue, specs, *vector_unit(call.attrs), leading)
     name = str(kernel.attrs["global_symbol"])
     kernel = kernel.with_attrs({"op_pattern": OPAQUE, IS_SCHEDULED: True})
     function = builder.add_func(kernel.without_attr("global_symbol"), name)
     return relax.call_tir(function, list(call.args), call.ty)
-
-
-def _unit(call: relax.Call) -> tuple[int, int]:
-    return int(call.attrs["lanes"]), int(call.attrs["vector_registers"])

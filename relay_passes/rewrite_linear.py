@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
 from ..config_linear import AnyPlan, LinearPlan
-from ..errors import ConfigError, in_context
-from ..packing_linear import pack_bias, pack_linear
-from ..planner_linear import plan_linear, plan_linear_left
-from ..schedules.linear_build import linear_layout
+from ..errors import in_context
 from ..schedules.target import CpuTarget
 from .bindings import Bindings, graphs, map_bindings, replaced
 from .linear_ops import packed_linear
-from .linear_patterns import LinearMatch, LinearSite, find_linears, match_linear
+from .linear_patterns import find_linears, match_linear
+from .linear_sites import (
+    LinearMatch,
+    LinearSite,
+    check_linear_fits,
+    packed_linear_arrays,
+    plan_linear_site,
+)
 from .plans import plans_by_name
 
 
@@ -30,12 +33,7 @@ def plan_linears(mod: IRModule, cpu: CpuTarget, threads: int = 1) -> tuple[Linea
         threads: cores that will work together.
     """
     sites = [site for bindings in graphs(mod).values() for site in find_linears(bindings)]
-    return tuple(
-        plan_linear_left(site.name, site.reason)
-        if site.reason
-        else plan_linear(site.name, site.shape, site.weight, cpu, threads)
-        for site in sites
-    )
+    return tuple(plan_linear_site(site, cpu, threads) for site in sites)
 
 
 @tvm.transform.module_pass(opt_level=0, name="RewriteLinears")
@@ -74,28 +72,19 @@ def _rewrite(bindings: Bindings, plans: dict[str, LinearPlan], cpu: CpuTarget) -
         if plan is None or plan.algorithm == "left":
             continue
         with in_context(f"layer {site.name!r}"):
-            _check_fits(plan, site)
+            check_linear_fits(plan, site)
             match = match_linear(site, bindings)
             values[match.tail] = _operator(plan, site, match, cpu)
         dropped.update(match.inner)
     return replaced(bindings.func, values, dropped) if values else bindings.func
 
 
-def _check_fits(plan: LinearPlan, site: LinearSite) -> None:
-    if site.reason:
-        raise ConfigError(f"the plan says {plan.algorithm}, but {site.reason}")
-    if plan.linear != site.shape:
-        raise ConfigError(f"the plan was made for {plan.linear}, the layer is {site.shape}")
-
-
-def _operator(plan: LinearPlan, site: LinearSite, match: LinearMatch, cpu: Any) -> relax.Call:
-    layout = linear_layout(plan, cpu.lanes, cpu.vector_registers)
-    packed = [relax.const(array) for array in pack_linear(site.weight, layout)]
-    bias = None if match.bias is None else relax.const(pack_bias(match.bias, layout))
+def _operator(plan: LinearPlan, site: LinearSite, match: LinearMatch, cpu: CpuTarget) -> relax.Call:
+    packed, bias = packed_linear_arrays(site, match, plan, cpu)
     return packed_linear(
         site.call.args[0],
-        packed,
-        bias,
+        [relax.const(array) for array in packed],
+        None if bias is None else relax.const(bias),
         plan=plan,
         epilogue=match.epilogue,
         lanes=cpu.lanes,
