@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import _compat as tvm_ir
 from .._compat import T, tir
+from ..geometry import CACHE_LINE
 from ..geometry_direct import DirectLayout
 from .epilogue import EpilogueOperands
 from .tails import emit_counted_tail, emit_tail
@@ -77,6 +78,7 @@ def emit_register_block(work: Work, vector: Any, width: int, index: Any) -> None
     at = {p: tvm_ir.ramp(n * lanes, 1, lanes) for n, p in enumerate(every)}
     with tvm_ir.local_buffer((rows * width * lanes,)) as sums:
         if layout.channel_blocks == 1:
+            _prefetch_added(work, index, pixels)
             for p in every:
                 T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [at[p]])
             _emit_products(work, index, pixels, sums, at)
@@ -90,6 +92,22 @@ def emit_register_block(work: Work, vector: Any, width: int, index: Any) -> None
         _emit_products(work, index, pixels, sums, at)
         for p in every:
             T.buffer_store(work.partial, sums[at[p]], [waiting[p]])
+
+
+def _prefetch_added(work: Work, index: Any, pixels: list[_Pixels]) -> None:
+    """Ask for what is added to the block's outputs while its products are computed.
+
+    Runs of a few vectors in channels that lie far apart: no CPU foresees them, and behind the last
+    product nothing is left to do meanwhile.
+    """
+    if work.epilogue.residual is None:
+        return
+    every = max(CACHE_LINE // work.layout.lanes, 1)
+    asked = [pixel for i, pixel in enumerate(pixels) if i % every == 0 or i == len(pixels) - 1]
+    for row in range(work.layout.rows_at_once):
+        k = tvm_ir.bind(work.k_first + index * work.layout.rows_at_once + row)
+        for pixel in asked:
+            tvm_ir.prefetch(work.epilogue.residual, (work.image, k, pixel.y, pixel.x))
 
 
 def emit_outputs(work: Work, runs: list[tuple[int, int, int]]) -> None:
