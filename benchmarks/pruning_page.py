@@ -195,7 +195,8 @@ def kind(record: Mapping[str, Any]) -> tuple[Any, ...]:
 def key(record: Mapping[str, Any]) -> str:
     """What a pruned run and the dense network trained on share: all but the pruning itself."""
     e = record["experiment"]
-    names = ("network", "network_options", "data", "seed", "batch", "shift", "flip", "crop")
+    names = ("network", "network_options", "data", "image_size", "seed", "batch")
+    names += ("shift", "flip", "crop")
     same = {name: e[name] for name in (*names, "dense", "precision")}
     return json.dumps({**same, "epochs": e["tune"]["epochs"]}, sort_keys=True)
 

@@ -49,8 +49,11 @@ def pruned():
 def test_whitened_training_learns_and_keeps_the_zeros(pruned):
     model, images = pruned
     phase = Phase(optimizer="whitened", lr=0.02, winograd_lr=2.0)
+    running = {n: b.clone() for n, b in model.named_buffers() if "running" in n}
     optimizer = make_optimizer(model, phase, lambda: images)
     assert isinstance(optimizer, WhitenedAdam)
+    # Looking at inputs leaves the running statistics alone.
+    assert running and all(torch.equal(model.get_buffer(n), b) for n, b in running.items())
     assert [g["lr"] for g in optimizer.param_groups] == [0.04, 0.02]
     assert model.training
     layers = [x for x in model.modules() if isinstance(x, WinogradConv2d)]

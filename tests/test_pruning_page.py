@@ -26,6 +26,7 @@ def record(seed, method, accuracy, dense=99.0, **changes):
             "network": "lenet5",
             "network_options": {},
             "data": "mnist",
+            "image_size": None,
             "seed": seed,
             "batch": 128,
             "shift": 0,
@@ -68,6 +69,13 @@ def test_differences_are_paired_by_seed(pages):
     # -0.2, -0.1, 0: mean -0.1, deviation 0.1.
     assert cells[8] == "-0.10 (-0.35 to +0.15)"
     assert cells[9:] == ["0.1 / 0.05", "1.50", "1.70, 1.25"]
+
+
+def test_a_network_is_compared_on_images_of_its_size(pages):
+    pruned, trained_on = record(1, "white", 98.0), record(1, "continued", 99.5)
+    assert "99.50" in pages.table([pruned, trained_on])
+    trained_on["experiment"]["image_size"] = 64
+    assert "99.50" not in pages.table([pruned, trained_on])
 
 
 def test_other_options_are_other_rows(pages):
