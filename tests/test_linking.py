@@ -87,6 +87,32 @@ def test_the_file_holds_every_constant_once(tmp_path):
     assert len(data) < weight.nbytes + 100_000
 
 
+# Memory of its own that a process takes to load a network and to call it twice.
+MEMORY = """
+import sys
+sys.modules["torch"] = None  # where TVM imports it, it is most of the process
+from pathlib import Path
+import numpy as np
+from tvm_sparsewino import loading, host
+loading.load(sys.argv[1], 1)(np.zeros((2, 3), np.float32))  # what is needed once
+before = host.resident_bytes("RssAnon")
+network = loading.load(sys.argv[2], 1)
+x = np.ones((1, 16), np.float32)
+for _ in range(2):
+    network(x)
+print(host.resident_bytes("RssAnon") - before)
+"""
+
+
+def test_loading_copies_no_weights(saved, tmp_path):
+    weight = np.random.default_rng(0).random((16, 1 << 18), np.float32)  # 16 MiB
+    mod = module(lambda b, x: b.emit(relax.op.matmul(x, const(weight))), (1, 16))
+    driver.compile(mod, "llvm").save(tmp_path / "net.so")
+    command = [sys.executable, "-c", MEMORY, saved[1], tmp_path / "net.so"]
+    result = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+    assert int(result.stdout) < weight.nbytes / 2  # the output is 1 MiB
+
+
 # Only what a program without this package would use.
 PLAIN = """
 import sys
