@@ -2,7 +2,7 @@
 
     python benchmarks/kernels/linear.py [--layers 512x1000 25088x4096] [--rows 1 16] [--density 0.1]
 
-One thread, CPU time, least of many calls; every kernel's answer is checked before it is timed.
+One thread, CPU time, least of many means over 2 ms; every kernel's answer is checked before it is timed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tvm_sparsewino.cost_linear import predict_dense_linear, predict_sparse_line
 from tvm_sparsewino.packing_linear import pack_linear
 from tvm_sparsewino.schedules.linear_build import build_linear, linear_layout
 from tvm_sparsewino.schedules.target import CpuTarget, parse_target
+from tvm_sparsewino.tuner.measure import LocalKernel
 
 WRONG = 1e-5
 SECONDS = 0.5  # of calls per kernel
@@ -49,11 +50,10 @@ def measure(
     want = x @ weight.T
     if np.abs(operands[-1].numpy() - want).max() > WRONG * np.abs(want).max():
         raise SystemExit(f"{shape} {algorithm}: wrong")
-    best, end = float("inf"), time.thread_time() + SECONDS
+    timed = LocalKernel(function, operands, time.thread_time)
+    best, end = timed.seconds(), time.thread_time() + SECONDS
     while time.thread_time() < end:
-        start = time.thread_time()
-        function(*operands)
-        best = min(best, time.thread_time() - start)
+        best = min(best, timed.seconds())
     return best, sum(array.nbytes for array in packed)
 
 
