@@ -2,7 +2,7 @@
 
     python benchmarks/kernels/linear.py [--layers 512x1000 25088x4096] [--rows 1 16] [--density 0.1]
 
-One thread, CPU time, least of many means over 2 ms; every kernel's answer is checked before it is timed.
+One thread, CPU time, least of many means over 2 ms. Answers are checked before they are timed.
 """
 
 from __future__ import annotations
