@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvm_sparsewino.config import ConvShape, LayerPlan
-from tvm_sparsewino.geometry_depthwise import depthwise_layout, is_depthwise
+from tvm_sparsewino.geometry_depthwise import depthwise_layout, is_depthwise, register_rows
 
 SIZES = st.integers(1, 30)
 STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -78,3 +78,11 @@ def test_limits():
 )
 def test_what_is_depthwise(c, k, groups, expected):
     assert is_depthwise(ConvShape(1, c, 9, 9, k, 3, (1,) * 4, groups)) is expected
+
+
+@pytest.mark.parametrize("registers", [16, 32])
+def test_a_register_block_has_room_for_its_operands(registers):
+    """Sums, the taps of a 3x3 filter and one input; more registers are made use of."""
+    rows = register_rows(registers)
+    assert rows + 3 * 3 + 1 <= registers
+    assert registers == 16 or rows > register_rows(16)
