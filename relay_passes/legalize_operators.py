@@ -17,6 +17,7 @@ from ..errors import ShapeError
 from ..schedules import operators as rest
 from ..schedules import vector_math
 from ..schedules.pooling import Pool, average_pool, max_pool
+from .concat_in_place import legalize_concat
 from .ops import static_shape
 
 Legalizer = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
@@ -45,7 +46,8 @@ def operator_legalizers(lanes: int) -> dict[str, Legalizer]:
     ours["relax.nn.avg_pool2d"] = partial(_pool, average_pool)
     ours["relax.nn.layer_norm"] = partial(_layer_norm, lanes)
     ours["relax.image.resize2d"] = _enlarge
-    return {name: _or_tvms(name, make) for name, make in ours.items()}
+    legalizers = {name: _or_tvms(name, make) for name, make in ours.items()}
+    return {**legalizers, "relax.concat": legalize_concat}
 
 
 def _or_tvms(name: str, make: Callable[..., relax.Expr | None]) -> Legalizer:

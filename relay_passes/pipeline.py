@@ -17,6 +17,7 @@ from tvm.ir import IRModule
 from .._compat import module_text
 from ..config import CompileConfig, LayerPlan
 from ..config_linear import AnyPlan
+from .concat_in_place import ConcatInPlace
 from .fold_batch_norm import FoldBatchNorm
 from .legalize_operators import operator_legalizers
 from .plan_layers import as_cpu_target
@@ -95,6 +96,7 @@ def _phases(
                 transform.ToNonDataflow(),
                 transform.RemovePurityChecking(),
                 transform.CallTIRRewrite(),
+                ConcatInPlace(),
                 transform.StaticPlanBlockMemory(),
                 transform.LowerAllocTensor(),
                 transform.KillAfterLastUse(),

@@ -32,6 +32,7 @@ _MODULES = {
         *("configure_thread_pool", "from_dlpack", "library_function", "load_module"),
         *("runtime_files", "virtual_machine"),
     ),
+    "slices": ("with_slices",),
     "scheduling": (
         *("block_loops", "child_blocks", "divisors_of", "flat_loops", "loop_extent", "schedule"),
     ),
