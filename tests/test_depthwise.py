@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from kernel_cases import DIRECT, EPILOGUES, Case, check, conv, in_new_thread, operands, run
+from kernel_cases import DIRECT, EPILOGUES, Case, check, conv
+from kernel_checks import check_reach, check_scratch, check_threads
 
 from tvm_sparsewino.geometry_depthwise import depthwise_layout, is_depthwise
 from tvm_sparsewino.schedules.depthwise import UNROLLED_TAPS
@@ -71,31 +72,17 @@ MANY = depthwise(9, 11, c=7, n=2, sizes=(6, 3, 2))
 
 
 def test_same_bits_with_any_number_of_threads():
-    values = operands(MANY)
     assert depthwise_layout(MANY.plan, MANY.lanes).tasks == 2 * 3 * 5
-    first = run(MANY, *values)
-    for threads in (1, 2, 3):
-        out = in_new_thread(threads, lambda: run(MANY, *values))
-        np.testing.assert_array_equal(out, first)
+    check_threads(MANY)
 
 
 def test_nothing_is_left_in_the_scratch():
     """Padding is written once for all channels of a task: it must stay what it is."""
-    x, *rest = operands(MANY)
-    clean = run(MANY, x, *rest)
-    assert np.isnan(run(MANY, np.full_like(x, np.nan), *rest)).all()
-    np.testing.assert_array_equal(run(MANY, x, *rest), clean)
+    check_scratch(MANY)
 
 
 def test_a_bad_pixel_stays_where_it_is_read():
-    x, *rest = operands(MANY)
-    clean = run(MANY, x, *rest)
-    x[1, 2, 4, 10] = np.nan
-    out = run(MANY, x, *rest)
-    reads = np.zeros(out.shape, bool)
-    reads[1, 2, 3:6, 9:11] = True
-    assert np.isnan(out[reads]).all()
-    np.testing.assert_array_equal(out[~reads], clean[~reads])
+    check_reach(MANY, (1, 2, 4, 10), np.s_[1, 2, 3:6, 9:11])
 
 
 def test_blocks_of_many_outputs_run_in_the_direct_kernel():

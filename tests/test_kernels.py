@@ -15,10 +15,10 @@ from kernel_cases import (
     check,
     conv,
     expected,
-    in_new_thread,
     operands,
     run,
 )
+from kernel_checks import check_reach, check_scratch, check_threads
 
 from tvm_sparsewino import reference
 from tvm_sparsewino.config import ConvShape, Epilogue, LayerPlan
@@ -163,25 +163,13 @@ MANY_PANELS = Case(conv(9, 11, n=3, c=9, k=7), m=2, panel_vectors=3, k_block=3, 
 @pytest.mark.parametrize("algorithm", [SPARSE, DENSE])
 def test_same_bits_from_run_to_run_and_with_any_number_of_threads(algorithm):
     case = dataclasses.replace(MANY_PANELS, algorithm=algorithm)
-    values = operands(case)
     assert kernel_layout(case.plan, case.lanes).panels.count > 3
-    first = run(case, *values)
-    assert np.isfinite(first).all()
-    for threads in (1, 2, 3):
-        for _ in range(2):
-            out = in_new_thread(threads, lambda: run(case, *values))
-            np.testing.assert_array_equal(out, first)
+    check_threads(case)
 
 
 @pytest.mark.parametrize("algorithm", [SPARSE, DENSE])
 def test_nothing_is_left_in_the_scratch(algorithm):
-    """A run with NaN everywhere fills the scratch with NaN; the next run must not see any of it."""
-    case = dataclasses.replace(MANY_PANELS, algorithm=algorithm)
-    x, *rest = operands(case)
-    clean = run(case, x, *rest)
-    polluted = run(case, np.full_like(x, np.nan), *rest)
-    assert np.isnan(polluted).any()
-    np.testing.assert_array_equal(run(case, x, *rest), clean)
+    check_scratch(dataclasses.replace(MANY_PANELS, algorithm=algorithm), everywhere=False)
 
 
 @pytest.mark.parametrize("pixel", [(0, 0), (4, 5), (8, 10), (0, 10), (5, 0)])
@@ -207,12 +195,7 @@ def test_a_bad_pixel_stays_in_its_tiles(algorithm, pixel):
 def test_a_bad_pixel_stays_in_its_group():
     """Rows of two groups share a slice: padding steps must not read the other group's inputs."""
     case = Case(conv(5, 9, c=6, k=6, groups=3), rows_at_once=3, density=0.5)
-    x, *rest = operands(case)
-    clean = run(case, x, *rest)
-    x[0, 0] = np.nan
-    out = run(case, x, *rest)
-    np.testing.assert_array_equal(out[:, 2:], clean[:, 2:])
-    assert np.isnan(out[:, :2]).any()
+    check_reach(case, (0, 0), np.s_[:, :2], everywhere=False)
 
 
 def test_a_plan_without_a_kernel_is_refused():

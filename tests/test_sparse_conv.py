@@ -13,10 +13,10 @@ from kernel_cases import (
     check,
     conv,
     expected,
-    in_new_thread,
     operands,
     run,
 )
+from kernel_checks import check_threads
 
 from tvm_sparsewino.config import Epilogue
 from tvm_sparsewino.errors import ShapeError
@@ -167,13 +167,9 @@ MANY = sparse(conv(10, 11, n=3, c=9, k=7), panel_vectors=9, k_block=4, rows_at_o
 
 
 def test_same_bits_with_any_number_of_threads():
-    values = operands(MANY)
     layout = sparse_layout(MANY.plan, MANY.lanes)
     assert (layout.tasks, layout.panels * layout.rows) == (3 * 2 * 4, 12)
-    first = run(MANY, *values)
-    for threads in (1, 2, 3):
-        out = in_new_thread(threads, lambda: run(MANY, *values))
-        assert np.array_equal(out, first)
+    check_threads(MANY)
 
 
 def test_a_shape_without_a_kernel_is_refused():

@@ -6,7 +6,8 @@ zeros complete the pattern there.
 
 import numpy as np
 import pytest
-from kernel_cases import Case, check, conv, in_new_thread, operands, run
+from kernel_cases import Case, check, conv, operands, run
+from kernel_checks import check_reach, check_scratch, check_threads
 from test_kernel_code import CPUS, fma_loops
 
 from tvm_sparsewino import _compat
@@ -85,22 +86,13 @@ def many_panels(structure):
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_same_bits_from_run_to_run_and_with_any_number_of_threads(structure):
     case = many_panels(structure)
-    values = operands(case)
     assert kernel_layout(case.plan, case.lanes).panels.count > 3
-    first = run(case, *values)
-    for threads in (1, 2, 3):
-        out = in_new_thread(threads, lambda: run(case, *values))
-        np.testing.assert_array_equal(out, first)
+    check_threads(case)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_nothing_is_left_in_the_scratch(structure):
-    """A run with NaN everywhere fills the scratch with NaN; the next run must not see any of it."""
-    case = many_panels(structure)
-    x, *rest = operands(case)
-    clean = run(case, x, *rest)
-    assert np.isnan(run(case, np.full_like(x, np.nan), *rest)).any()
-    np.testing.assert_array_equal(run(case, x, *rest), clean)
+    check_scratch(many_panels(structure), everywhere=False)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -108,12 +100,7 @@ def test_a_bad_pixel_stays_in_its_group(structure):
     """Zeros that complete a pattern must not read another group's inputs."""
     shape = conv(5, 9, c=6, k=9, groups=3)
     case = Case(shape, rows_at_once=4, density=0.5, structure=structure, has_it=False)
-    x, *rest = operands(case)
-    clean = run(case, x, *rest)
-    x[0, 0] = np.nan
-    out = run(case, x, *rest)
-    np.testing.assert_array_equal(out[:, 3:], clean[:, 3:])
-    assert np.isnan(out[:, :3]).any()
+    check_reach(case, (0, 0), np.s_[:, :3], everywhere=False)
 
 
 def test_structures_sum_in_the_same_order():
