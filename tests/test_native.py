@@ -70,6 +70,22 @@ def test_it_gives_what_python_gives(exe, folder):
 
 
 @needs_compiler
+def test_a_size_of_an_open_batch(folder):
+    build = module(lambda b, x: winograd(b, x, np.ones((36, 4, 4), np.float32)), SHAPE)
+    exe = driver.compile(build, "llvm", batches=(1, 3))
+    exe.save(folder / "open.so")
+    x = np.random.default_rng(5).standard_normal((3, *SHAPE[1:])).astype("float32")
+    np.save(folder / "three.npy", x)
+    np.save(folder / "two.npy", x[:2])
+    done = shipped(folder, "open.so", "three.npy", "out.npy")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    np.testing.assert_array_equal(np.load(folder / "out.npy"), exe(x))
+    done = shipped(folder, "open.so", "two.npy", "x.npy")
+    assert done.returncode == 4
+    assert "with a first size of 1, 3, got {'descr': '<f4'" in done.stderr
+
+
+@needs_compiler
 def test_the_folder_holds_all_that_is_needed(folder):
     programs = {path.name for path in folder.iterdir() if path.suffix not in (".npy", ".so")}
     assert programs == {"run_model"}

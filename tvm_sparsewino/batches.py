@@ -12,8 +12,10 @@ from .exchange import aligned_empty, any_tensor, array_of
 from .machines import Machines
 
 # What a network whose batch is open is compiled for. One image alone must not wait for others.
-# Beyond 16 rows little is gained: weights are read once for 16 rows, then. A size in between keeps
-# the rows that are left over from taking many calls.
+# Convolutions gain up to 4 images, layers that wait for their weights up to 16, and 4 keeps what is
+# left over from taking many calls. Mcycles per image that plans predict for 1, 4 and 16 images (two
+# threads, skylake-avx512): ResNet-18 24.8, 20.4, 19.4, with 90 % zeros 8.9, 6.6, 6.8; AlexNet 29.2,
+# 11.9, 7.7, with 90 % zeros 7.1, 3.2, 2.3.
 DEFAULT_SIZES = (1, 4, 16)
 
 # Cycles that a call takes besides its layers: the virtual machine, and copying rows in and out.

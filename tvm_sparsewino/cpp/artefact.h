@@ -19,6 +19,8 @@ namespace sparsewino {
 
 namespace json = tvm::ffi::json;
 
+constexpr int64_t kAnyBatch = -1;
+
 struct TensorInfo {
   std::string name;
   std::vector<int64_t> shape;
@@ -28,6 +30,7 @@ struct TensorInfo {
 struct Description {
   std::vector<TensorInfo> inputs, outputs;
   bool returns_tuple;
+  std::vector<int64_t> batches;  // sizes that there are functions for, where the batch is open
   std::vector<std::string> features;
 };
 
@@ -80,7 +83,9 @@ inline std::vector<TensorInfo> TensorInfos(const json::Value& value) {
     info.name = object.at("name").cast<tvm::ffi::String>();
     info.dtype = object.at("dtype").cast<tvm::ffi::String>();
     for (const json::Value& size : object.at("shape").cast<json::Array>()) {
-      info.shape.push_back(size.cast<int64_t>());
+      // A name stands for a batch of any size.
+      const auto number = size.try_cast<int64_t>();
+      info.shape.push_back(number.has_value() ? *number : kAnyBatch);
     }
     infos.push_back(info);
   }
@@ -93,6 +98,9 @@ inline Description ReadDescription(const std::string& path) {
   Description description;
   description.inputs = TensorInfos(data.at("inputs"));
   description.outputs = TensorInfos(data.at("outputs"));
+  for (const json::Value& size : data.at("batches").cast<json::Array>()) {
+    description.batches.push_back(size.cast<int64_t>());
+  }
   description.returns_tuple = data.at("returns_tuple").cast<bool>();
   for (const json::Value& name : data.at("features").cast<json::Array>()) {
     description.features.push_back(name.cast<tvm::ffi::String>());

@@ -28,10 +28,8 @@ inline std::string NpyHeader(const std::string& dtype, const std::vector<int64_t
          "), }";
 }
 
-// Read an array of this dtype and shape into data; throws when the file holds another one.
-inline void ReadNpy(const std::string& path, const std::string& dtype,
-                    const std::vector<int64_t>& shape, void* data, size_t bytes) {
-  std::ifstream file(path, std::ios::binary);
+// The header of a .npy file, which is then at its first element.
+inline std::string ReadNpyHeader(std::ifstream& file, const std::string& path) {
   char start[12];
   if (!file.read(start, 10)) throw std::runtime_error(path + ": cannot be read");
   const bool wide = start[6] != 1;
@@ -44,6 +42,14 @@ inline void ReadNpy(const std::string& path, const std::string& dtype,
   std::string header(length, '\0');
   file.read(&header[0], length);
   header.erase(header.find_last_not_of(" \n") + 1);
+  return header;
+}
+
+// Read an array of this dtype and shape into data; throws when the file holds another one.
+inline void ReadNpy(const std::string& path, const std::string& dtype,
+                    const std::vector<int64_t>& shape, void* data, size_t bytes) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string header = ReadNpyHeader(file, path);
   const std::string expected = NpyHeader(dtype, shape);
   if (header != expected) {
     throw std::runtime_error(path + ": expected " + expected + ", got " + header);

@@ -10,6 +10,7 @@
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <thread>
@@ -41,6 +42,41 @@ struct AlignedMemory {
   void FreeData(DLTensor* tensor) { std::free(tensor->data); }
 };
 
+// Where the batch is open: the batch size of an input file, one of those there are kernels for.
+int64_t BatchOf(const TensorInfo& info, const std::vector<int64_t>& batches,
+                const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string header = sparsewino::ReadNpyHeader(file, path);
+  std::string sizes;
+  for (const int64_t batch : batches) {
+    std::vector<int64_t> shape = info.shape;
+    shape[0] = batch;
+    if (header == sparsewino::NpyHeader(info.dtype, shape)) return batch;
+    sizes += (sizes.empty() ? "" : ", ") + std::to_string(batch);
+  }
+  std::vector<int64_t> shape = info.shape;
+  shape[0] = batches.at(0);
+  throw std::runtime_error(path + ": expected " + sparsewino::NpyHeader(info.dtype, shape) +
+                           " with a first size of " + sizes + ", got " + header);
+}
+
+// The network with a number for its batch, and the name of its function.
+std::string BindBatch(Description* description, const std::vector<std::string>& files) {
+  if (description->batches.empty()) return "main";
+  int64_t batch = 0;
+  for (size_t i = 0; i < description->inputs.size() && batch == 0; ++i) {
+    const TensorInfo& info = description->inputs[i];
+    const bool open = !info.shape.empty() && info.shape[0] == sparsewino::kAnyBatch;
+    if (open) batch = BatchOf(info, description->batches, files[i]);
+  }
+  for (auto* infos : {&description->inputs, &description->outputs}) {
+    for (TensorInfo& info : *infos) {
+      std::replace(info.shape.begin(), info.shape.end(), sparsewino::kAnyBatch, batch);
+    }
+  }
+  return "batch_" + std::to_string(batch);
+}
+
 size_t Bytes(const Tensor& tensor) { return tvm::ffi::GetDataSize(*tensor.GetDLTensorPtr()); }
 
 Tensor ReadTensor(const TensorInfo& info, const std::string& path) {
@@ -55,9 +91,9 @@ void WriteTensor(const TensorInfo& info, const Tensor& tensor, const std::string
   sparsewino::WriteNpy(path, info.dtype, info.shape, tensor.data_ptr(), Bytes(tensor));
 }
 
-Function Get(const Module& module, const char* name) {
+Function Get(const Module& module, const std::string& name) {
   const auto function = module->GetFunction(name);
-  if (!function.has_value()) throw std::runtime_error(std::string("has no function ") + name);
+  if (!function.has_value()) throw std::runtime_error("has no function " + name);
   return function.value();
 }
 
@@ -81,12 +117,13 @@ void SetThreads() {
   setenv("TVM_THREAD_POOL_SPIN_COUNT", "1000", 0);
 }
 
-void Run(const std::string& path, const Description& description,
+void Run(const std::string& path, Description description,
          const std::vector<std::string>& files) {
   std::string lacking;
   for (const auto& name : sparsewino::MissingFeatures(description.features)) lacking += " " + name;
   if (!lacking.empty()) throw std::runtime_error("this CPU lacks" + lacking);
   SetThreads();
+  const std::string function = BindBatch(&description, files);
   const size_t count = description.inputs.size();
   std::vector<Tensor> tensors;
   for (size_t i = 0; i < count; ++i) {
@@ -95,7 +132,7 @@ void Run(const std::string& path, const Description& description,
   const Module machine = LoadMachine(path[0] == '/' ? path : "./" + path);
   const std::vector<AnyView> arguments(tensors.begin(), tensors.end());
   Any result;
-  Get(machine, "main").CallPacked(arguments.data(), static_cast<int>(count), &result);
+  Get(machine, function).CallPacked(arguments.data(), static_cast<int>(count), &result);
   for (size_t i = 0; i < description.outputs.size(); ++i) {
     const Any output =
         description.returns_tuple ? result.cast<tvm::ffi::Array<Any>>()[i] : result;
