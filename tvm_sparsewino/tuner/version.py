@@ -18,7 +18,7 @@ _ROOT = Path(cook_toom.__file__).parent
 def kernel_version() -> str:
     """The versions of this package and of TVM, and a digest of the kernels' source.
 
-    The digest covers schedules/, the packings, and the arithmetic of tiles and panels: a change
+    The digest covers schedules/, the packings, and the arithmetic of tiles and slices: a change
     there may make another plan the fastest, and needs no new version number of the package.
     """
     digest = hashlib.sha256()
@@ -29,6 +29,6 @@ def kernel_version() -> str:
 
 def kernel_sources() -> list[Path]:
     """The files that the digest covers, in a fixed order."""
-    own = [p for name in ("geometry*.py", "packing*.py") for p in _ROOT.glob(name)]
+    own = [p for name in ("geometry*.py", "packing*.py", "row_slices.py") for p in _ROOT.glob(name)]
     own += [Path(cook_toom.__file__), *Path(schedules.__file__).parent.glob("*.py")]
     return sorted(own, key=lambda path: path.name)
