@@ -40,7 +40,7 @@ def test_what_the_page_says(tmp_path, monkeypatch, capsys):
     np.save("input.npy", x)
     scope = {"model": model, "example": example, "x": x}
     blocks = re.findall(r"```(sh|python)\n(.*?)```", TEXT, re.DOTALL)
-    assert [kind for kind, _ in blocks] == [*("python", "sh"), *("python",) * 4, *("sh",) * 2]
+    assert [kind for kind, _ in blocks] == [*("python", "sh"), *("python",) * 5, *("sh",) * 2]
     results = []
     for kind, text in blocks:
         if kind == "sh":
