@@ -11,15 +11,16 @@ from dataclasses import replace
 import numpy as np
 from tvm import relax
 
-from ..config import ACTIVATIONS, ConvShape, Epilogue
+from ..config import ACTIVATIONS, Epilogue
 from ..errors import ShapeError, in_context
-from ..geometry_pooling import output_shape
 from .bindings import Bindings
 from .operators import WINOGRAD
 from .ops import CONV2D, is_call_to, static_shape, winograd_shape
 from .sites import (
+    RISING,
     ConvSite,
     EpilogueMatch,
+    is_pool,
     per_channel,
     spatial_site,
     unique_name,
@@ -28,7 +29,6 @@ from .sites import (
 
 # Function attribute: name of the variable that holds a convolution -> the layer's name.
 LAYER_NAMES = "sparsewino.layer_names"
-_RISING = ("relu", "relu6")
 
 
 # ---- convolutions ------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class _Chain:
         pool = self._take_pool() if with_pool and self.residual is None else "none"
         if pool == "max" and kind == "none":
             # The maximum of what never falls: the order makes no difference.
-            kind, leak = self._take_activation(_RISING)
+            kind, leak = self._take_activation(RISING)
         epilogue = Epilogue(
             self.bias is not None, self.residual is not None, kind, float(leak), pool
         )
@@ -162,7 +162,9 @@ class _Chain:
     def _take_pool(self) -> str:
         for name, pool in (("relax.nn.max_pool2d", "max"), ("relax.nn.avg_pool2d", "average")):
             found = self._next(name)
-            if found is not None and _halves(found[1], self.shape):
+            if found is None:
+                continue
+            if is_pool(found[1].attrs, self.shape, static_shape(found[1], "pooled map")):
                 self._advance(found[0])
                 return pool
         return "none"
@@ -207,16 +209,6 @@ class _Chain:
             return static_shape(expr, "residual")
         except ShapeError:
             return None
-
-
-def _halves(call: relax.Call, shape: ConvShape) -> bool:
-    """Whether ``call`` takes 2x2 windows with stride 2 of whole numbers of the map only."""
-    attrs = call.attrs
-    sizes = (attrs.pool_size, attrs.strides, attrs.dilation, attrs.padding)
-    window = tuple(tuple(int(n) for n in size) for size in sizes)
-    plain = window == ((2, 2), (2, 2), (1, 1), (0, 0, 0, 0)) and attrs.layout == "NCHW"
-    whole = output_shape(shape, Epilogue(pool="max"))
-    return plain and attrs.out_layout == "NCHW" and static_shape(call, "pooled map") == whole
 
 
 def activation(expr: relax.Expr) -> tuple[str, float] | None:

@@ -13,6 +13,7 @@ import numpy as np
 from ..config import CompileConfig, ConvShape, Epilogue, LayerPlan
 from ..errors import ConfigError, ShapeError
 from ..geometry import as_padding, check_shape, winograd_refusal
+from ..geometry_pooling import output_shape
 from ..packing import pack
 from ..planner import kernel_weight, plan_left, plan_spatial, plan_winograd, with_pool
 from ..records import Records
@@ -33,8 +34,7 @@ class ConvSite:
         m: the tile that Winograd weights were made for; 0 for spatial weights.
         relu: whether its negative transformed inputs count as zero.
         reason: why no kernel can take it; "" when one can.
-        pool: the 2x2 pooling with stride 2 that its chain ends with, as in :class:`Epilogue`;
-            Relay's are not looked for.
+        pool: the 2x2 pooling with stride 2 that its chain ends with, as in :class:`Epilogue`.
     """
 
     name: str
@@ -71,6 +71,10 @@ class EpilogueMatch:
     def vectors(self) -> list[np.ndarray]:
         """Bias and slope, those that there are, in the order of the kernel's operands."""
         return [values for values in (self.bias, self.slope) if values is not None]
+
+
+# Activations that never fall, so that they may change places with a maximum.
+RISING = ("relu", "relu6")
 
 
 # ---- finding -----------------------------------------------------------------------------------
@@ -142,6 +146,22 @@ def _checked(site: ConvSite) -> ConvSite:
     except ShapeError as error:
         reason = str(error)
     return ConvSite(site.name, site.call, site.var, reason=reason) if reason else site
+
+
+def is_pool(attrs: Any, shape: ConvShape, pooled: tuple[int, ...]) -> bool:
+    """Whether a pooling takes 2x2 windows with stride 2 of whole numbers of the map only.
+
+    Args:
+        attrs: those of the pooling.
+        shape: of the convolution before it.
+        pooled: the shape of its result.
+    """
+    sizes = (attrs.pool_size, attrs.strides, attrs.dilation, attrs.padding)
+    window = tuple(tuple(int(n) for n in size) for size in sizes)
+    plain = window == ((2, 2), (2, 2), (1, 1), (0, 0, 0, 0))
+    layouts = (attrs.layout, attrs.out_layout or attrs.layout)
+    whole = output_shape(shape, Epilogue(pool="max"))
+    return plain and layouts == ("NCHW", "NCHW") and pooled == whole
 
 
 def per_channel(value: np.ndarray | None, channels: int, vector: bool = False) -> np.ndarray | None:

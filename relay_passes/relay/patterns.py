@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tvm import relay
 
-from ...config import Epilogue
+from ...config import ACTIVATIONS, Epilogue
 from ...errors import ShapeError, in_context
 from ..operators import WINOGRAD, winograd_shape
 from ..sites import (
+    RISING,
     ConvSite,
     EpilogueMatch,
+    is_pool,
     per_channel,
     spatial_site,
     unique_name,
@@ -38,7 +42,8 @@ def find_convs(graph: Graph) -> list[ConvSite]:
         if is_call_to(expr, CONV2D) or is_call_to(expr, WINOGRAD):
             name = unique_name(layer_name(expr) or f"conv2d_{len(sites)}", taken)
             with in_context(f"layer {name!r}"):
-                sites.append(_site(ConvSite(name, expr), graph))
+                site = _site(ConvSite(name, expr), graph)
+                sites.append(site if site.reason else _with_pool(site, graph))
     return sites
 
 
@@ -74,18 +79,26 @@ def _site(site: ConvSite, graph: Graph) -> ConvSite:
     return winograd_site(site, winograd_shape(call.attrs, data, given), weight)
 
 
+def _with_pool(site: ConvSite, graph: Graph) -> ConvSite:
+    match = match_epilogue(site, graph, set(), pool=True)
+    return replace(site, pool=match.epilogue.pool)
+
+
 # ---- what follows a convolution ----------------------------------------------------------------
 
 
-def match_epilogue(site: ConvSite, graph: Graph, claimed: set[relay.Expr]) -> EpilogueMatch:
-    """The longest chain of bias, residual add and activation that only this convolution feeds.
+def match_epilogue(
+    site: ConvSite, graph: Graph, claimed: set[relay.Expr], pool: bool = False
+) -> EpilogueMatch:
+    """The longest chain of bias, residual add, activation and pool that only this one feeds.
 
     Args:
         site: a convolution that a kernel can take.
         graph: the function's graph.
         claimed: expressions that belong to the chains of other convolutions.
+        pool: whether 2x2 pooling with stride 2 is part of it; not behind a residual.
     """
-    return _Chain(site, graph, claimed).match()
+    return _Chain(site, graph, claimed).match(pool)
 
 
 class _Chain:
@@ -95,16 +108,20 @@ class _Chain:
         self.graph, self.claimed = graph, claimed
         self.tail: relay.Expr = site.call
         self.inner: list[relay.Expr] = []
-        self.channels = site.shape.k
+        self.shape, self.channels = site.shape, site.shape.k
         self.bias: np.ndarray | None = None
         self.slope: np.ndarray | None = None
         self.residual: relay.Expr | None = None
 
-    def match(self) -> EpilogueMatch:
+    def match(self, with_pool: bool) -> EpilogueMatch:
         self._take_bias()
         self._take_residual()
-        activation, leak = self._take_activation()
-        epilogue = Epilogue(self.bias is not None, self.residual is not None, activation, leak)
+        kind, leak = self._take_prelu() or self._take_activation()
+        pool = self._take_pool() if with_pool and self.residual is None else "none"
+        if pool == "max" and kind == "none":
+            # The maximum of what never falls: the order makes no difference.
+            kind, leak = self._take_activation(RISING)
+        epilogue = Epilogue(self.bias is not None, self.residual is not None, kind, leak, pool)
         return EpilogueMatch(
             self.tail, tuple(self.inner), epilogue, self.bias, self.slope, self.residual
         )
@@ -135,22 +152,42 @@ class _Chain:
             self.residual = other
             self._advance(call)
 
-    def _take_activation(self) -> tuple[str, float]:
-        if (call := self._next("nn.prelu")) and _axis(call) == 1:
-            self.slope = per_channel(self.graph.constant(call.args[1]), self.channels, vector=True)
-            if self.slope is not None:
-                self._advance(call)
-                return "prelu", 0.0
-        for name in ("nn.relu", "nn.leaky_relu", "clip"):
+    def _take_prelu(self) -> tuple[str, float] | None:
+        call = self._next("nn.prelu")
+        if call is None or _axis(call) != 1:
+            return None
+        self.slope = per_channel(self.graph.constant(call.args[1]), self.channels, vector=True)
+        if self.slope is None:
+            return None
+        self._advance(call)
+        return "prelu", 0.0
+
+    def _take_activation(self, kinds: tuple[str, ...] = ACTIVATIONS) -> tuple[str, float]:
+        user = self.graph.only_user(self.tail)
+        taken = None if user in self.claimed else activation(user)
+        if taken is None or taken[0] not in kinds:
+            return "none", 0.0
+        self._advance(user)
+        return taken
+
+    def _take_pool(self) -> str:
+        for name, pool in (("nn.max_pool2d", "max"), ("nn.avg_pool2d", "average")):
             call = self._next(name)
-            if call is None:
-                continue
-            if name == "clip" and (call.attrs.a_min, call.attrs.a_max) != (0.0, 6.0):
-                continue
-            self._advance(call)
-            leak = float(call.attrs.alpha) if name == "nn.leaky_relu" else 0.0
-            return {"nn.relu": "relu", "clip": "relu6"}.get(name, "leaky_relu"), leak
-        return "none", 0.0
+            if call is not None and is_pool(call.attrs, self.shape, tvm_shape(call)):
+                self._advance(call)
+                return pool
+        return "none"
+
+
+def activation(expr: relay.Expr | None) -> tuple[str, float] | None:
+    """Name and slope of the activation that ``expr`` computes; None for anything else."""
+    if is_call_to(expr, "nn.relu"):
+        return "relu", 0.0
+    if is_call_to(expr, "clip"):
+        return ("relu6", 0.0) if (expr.attrs.a_min, expr.attrs.a_max) == (0.0, 6.0) else None
+    if is_call_to(expr, "nn.leaky_relu"):
+        return "leaky_relu", float(expr.attrs.alpha)
+    return None
 
 
 def _other(call: relay.Call, operand: relay.Expr) -> relay.Expr:

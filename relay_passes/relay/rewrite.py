@@ -15,7 +15,7 @@ from ...planner import plan_left, weight_density
 from ...records import Records
 from ...schedules.target import CpuTarget
 from ..plans import as_cpu_target, plans_by_name
-from ..sites import ConvSite, EpilogueMatch, check_fits, packed_arrays, plan_site
+from ..sites import ConvSite, EpilogueMatch, check_fits, check_pool, packed_arrays, plan_site
 from .graph import Graph, is_graph, map_functions, rebuilt
 from .ops import packed_conv2d
 from .patterns import find_convs, match_epilogue
@@ -67,7 +67,7 @@ def _too_dense(site: ConvSite, min_sparsity: float) -> LayerPlan | None:
 class SparsifyConvs:
     """Replace every planned convolution, with what follows it, by one operator.
 
-    ``conv -> [+ bias] -> [+ residual] -> [activation]`` becomes
+    ``conv -> [+ bias] -> [+ residual] -> [activation] -> [pool]`` becomes
     ``sparsewino.sparse_winograd_conv2d(x, (packed..., [bias], [slope], [residual]))``, or
     ``sparsewino.direct_conv2d`` or ``sparsewino.sparse_conv2d`` where the plan says so.
 
@@ -80,7 +80,7 @@ class SparsifyConvs:
         target: as for ``plan``; the host if None.
 
     Raises:
-        ConfigError: the plan names a layer twice, or does not fit a layer's weights or shape.
+        ConfigError: the plan names a layer twice, or does not fit a layer's weights, shape or pool.
     """
 
     def __init__(self, plan: Iterable[LayerPlan], target: str | CpuTarget | Any = None) -> None:
@@ -102,7 +102,8 @@ def _rewrite(func: relay.Function, plans: dict[str, LayerPlan], cpu: CpuTarget) 
             continue
         with in_context(f"layer {site.name!r}"):
             check_fits(layer_plan, site)
-            match = match_epilogue(site, graph, claimed)
+            match = match_epilogue(site, graph, claimed, layer_plan.pool != "none")
+            check_pool(layer_plan, match.epilogue)
             replacements[match.tail] = _operator(layer_plan, site, match, cpu)
         claimed |= {*match.inner, match.tail}
     return rebuilt(graph, replacements) if replacements else func

@@ -65,6 +65,36 @@ def test_what_follows_is_taken_in(rng, tail):
     check(mod, [KERNEL], (SHAPE, (2, 8, 9, 13)))
 
 
+def pool(kind, x, size=2, **attrs):
+    return getattr(relay.nn, f"{kind}_pool2d")(x, (size, size), (2, 2), **attrs)
+
+
+POOLS = {
+    "max": (lambda rng, c, y: pool("max", c), []),
+    "bias, relu, max": (lambda rng, c, y: pool("max", TAILS["relu"](rng, c, y)), []),
+    "max, relu6": (lambda rng, c, y: TAILS["relu6"](rng, pool("max", c), y), []),
+    "leaky, average": (lambda rng, c, y: pool("avg", TAILS["leaky"](rng, c, y)), []),
+    "average, relu": (lambda rng, c, y: relay.nn.relu(pool("avg", c)), ["nn.relu"]),
+    "3x3": (lambda rng, c, y: pool("max", c, 3), ["nn.max_pool2d"]),
+    "padded": (lambda rng, c, y: pool("max", c, padding=(1, 1)), ["nn.max_pool2d"]),
+    "partial": (lambda rng, c, y: pool("max", c, ceil_mode=True), ["nn.max_pool2d"]),
+    "residual": (lambda rng, c, y: pool("max", c + y), ["nn.max_pool2d"]),
+}
+
+
+@pytest.mark.parametrize("tail", POOLS)
+def test_pooling_behind_a_winograd_convolution_is_taken_in(rng, tail):
+    u = const(array(rng, 16, 8, 6))
+    options = {"m": 2, "r": 3, "points": ("0", "1", "-1", "inf"), "padding": (1, 1, 1, 1)}
+    build, names = POOLS[tail]
+    mod = module(
+        lambda x, y: build(rng, ops.winograd_conv2d(x, u, **options), y), SHAPE, (2, 8, 9, 13)
+    )
+    (layer,) = check(mod, ["sparse_winograd_conv2d", *names], (SHAPE, (2, 8, 9, 13)))
+    taken = "max" if "max" in tail else "average"
+    assert layer.pool == ("none" if "nn.max_pool2d" in names else taken)
+
+
 LEFT = {
     "another clip": (lambda rng, c, y: relay.clip(c, 0.0, 5.0), ["clip"]),
     "axis of a bias": (
@@ -208,6 +238,9 @@ def test_a_plan_for_another_layer_is_refused(planned):
     changed = [dataclasses.replace(layer, conv=other)]
     with pytest.raises(Exception, match="the plan was made for"):
         SparsifyConvs(changed)(mod)
+    pooled = dataclasses.replace(layer, pool="max")
+    with pytest.raises(Exception, match="the plan's pool is 'max', the layer's 'none'"):
+        SparsifyConvs([pooled])(mod)
     with pytest.raises(ConfigError, match="names a layer twice"):
         SparsifyConvs([layer, layer])
 
