@@ -130,3 +130,18 @@ def test_a_network_needs_no_subcommand():
     assert cli_bench.normalised(["net.so", "--profile"]) == ["model", "net.so", "--profile"]
     for given in ([], ["--help"], ["layers", "--quick"], ["report", "x"]):
         assert cli_bench.normalised(given) == given
+
+
+def test_a_tensor_that_holds_more_than_the_operand_is_not_counted():
+    """Two small kernels that write into one large map read little besides."""
+    weight = np.random.default_rng(0).standard_normal((8, 1, 1, 1)).astype("float32")
+
+    def build(b, x):
+        parts = [conv(b, x, weight * scale, padding=0, name=f"c{scale}") for scale in (1, 2)]
+        return b.emit(relax.op.concat(parts, axis=1))
+
+    joined = driver.compile(module(build, (1, 1, 31, 31)), "llvm", num_threads=1)
+    kernels = profile_network(joined, 2).kernels
+    assert [kernel.plan.name for kernel in kernels] == ["c1", "c2"]
+    for kernel in kernels:
+        assert 4 * 31 * 31 <= kernel.moved < 4 * 16 * 31 * 31

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,8 @@ from .schedules.build import kernel_name
 
 # What the virtual machine itself does: memory, shapes, calls of other functions.
 _RUNTIME = "vm."
+# Functions with operands inside larger tensors end with the numbers of those operands.
+_PARTS = re.compile(r"_in_([0-9_]+)$")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class KernelTime:
         kernel: name of the function.
         plan: the layer that it computes; None for what belongs to no planned layer.
         seconds: of every measured call, in order.
-        moved: bytes of all operands and of the output, each read or written once.
+        moved: bytes of all operands and of the output, each read or written once; those inside
+            larger tensors, whose sizes a call does not tell, are not counted.
         output: shape of the output.
     """
 
@@ -142,7 +146,9 @@ class _Call:
     def __init__(self, kernel: str, tensors: list[Any]) -> None:
         self.kernel = kernel
         self.seconds: list[float] = []
-        self.moved = sum(_bytes(tensor) for tensor in tensors)
+        inside = _PARTS.search(kernel)
+        parts = inside[1].split("_") if inside else ()
+        self.moved = sum(_bytes(t) for i, t in enumerate(tensors) if str(i) not in parts)
         self.output = tuple(int(n) for n in tensors[-1].shape) if tensors else ()
 
 
