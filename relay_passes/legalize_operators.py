@@ -13,6 +13,7 @@ from typing import Any
 
 from tvm import relax
 
+from .._compat import constant_array
 from ..errors import ShapeError
 from ..schedules import operators as rest
 from ..schedules import vector_math
@@ -37,6 +38,7 @@ def operator_legalizers(lanes: int) -> dict[str, Legalizer]:
     ours: dict[str, Callable[[relax.BlockBuilder, relax.Call], relax.Expr | None]] = {
         name: partial(_unary, function) for name, function in _UNARY.items()
     }
+    ours["relax.power"] = _power
     ours["relax.nn.softmax"] = partial(_softmax, lanes, False)
     ours["relax.nn.log_softmax"] = partial(_softmax, lanes, True)
     ours["relax.mean"] = partial(_reduction, lanes, rest.SUM, True)
@@ -72,6 +74,21 @@ def _hint(call: relax.Call) -> str:
 
 
 def _unary(function: Any, builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    return builder.call_te(rest.unary(function), call.args[0], primfunc_name_hint=_hint(call))
+
+
+_MOST_QUARTERS = 16  # of a power that is taken by products; the error grows with them
+
+
+def _power(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr | None:
+    """Powers that are one known number of quarters."""
+    exponent = constant_array(call.args[1])
+    if exponent is None or exponent.size != 1 or _shape(call) != _shape(call.args[0]):
+        return None
+    quarters = 4 * float(exponent.item())
+    if not abs(quarters) <= _MOST_QUARTERS or quarters % 1:
+        return None
+    function = partial(vector_math.power, quarters=int(quarters))
     return builder.call_te(rest.unary(function), call.args[0], primfunc_name_hint=_hint(call))
 
 

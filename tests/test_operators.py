@@ -4,8 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from relax_networks import evaluate, module
+import tvm
+from relax_networks import const, evaluate, module
 from tvm import relax
+
+from tvm_sparsewino._compat import make_target
 
 F32 = 1e-6  # of the largest possible sum: float32 rounds every addition
 MATH = 4e-7  # what :mod:`tvm_sparsewino.schedules.vector_math` promises, and one rounding
@@ -68,6 +71,33 @@ def test_tanh_keeps_its_digits_near_zero():
     x = np.array([1e-7, 1e-4, 0.1, -0.1, 0.3, -0.4], np.float32)
     want = np.tanh(x.astype("float64"))
     assert (np.abs(compiled(relax.op.tanh, x) - want) <= 5e-7 * np.abs(want)).all()
+
+
+@pytest.mark.parametrize("exponent", [0.75, 0.25, 0.5, 1.75, 3.0, 0.0, -0.75, -2.0, 0.7, 5.0])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_powers(exponent, shape, rng):
+    x = np.array(
+        [0.0, -0.0, 1.0, 2.0, 1e-30, 1e30, -1.0, -2.5, math.inf, -math.inf, math.nan], np.float32
+    )
+    x = np.concatenate([x, np.exp(numbers(rng, 101))])[None]
+    got = compiled(lambda a: relax.op.power(a, relax.const(np.full(shape, exponent, "float32"))), x)
+    with np.errstate(all="ignore"):
+        want = np.power(x.astype("float64"), np.float32(exponent)).astype("float32")
+    np.testing.assert_allclose(got, want, rtol=5e-7, atol=0)
+    assert (np.signbit(got) == np.signbit(want))[~np.isnan(want)].all()
+
+
+def test_powers_that_differ_are_left_to_tvm(rng):
+    x, exponents = np.exp(numbers(rng, 2, 3)), np.array([0.75, 0.5, 2.0], np.float32)
+    got = compiled(lambda a: relax.op.power(a, relax.const(exponents)), x)
+    np.testing.assert_allclose(got, x**exponents, rtol=1e-6)
+
+
+def test_powers_are_vectors():
+    mod = module(lambda b, x: b.emit(relax.op.power(x, const(0.75))), (4, 64))
+    built = tvm.compile(mod, make_target({"kind": "llvm"}), relax_pipeline="sparsewino")
+    code = "".join(part.inspect_source("asm") for part in built.mod.imports)
+    assert "sqrtps" in code and "powf" not in code
 
 
 @pytest.mark.parametrize(
