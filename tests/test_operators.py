@@ -81,7 +81,8 @@ def test_powers(exponent, shape, rng):
     )
     x = np.concatenate([x, np.exp(numbers(rng, 101))])[None]
     got = compiled(lambda a: relax.op.power(a, relax.const(np.full(shape, exponent, "float32"))), x)
-    exponents = np.full(x.shape, np.float32(exponent))  # one for each: NumPy takes one half as a square root
+    # One for each number: NumPy would take one half as a square root.
+    exponents = np.full(x.shape, np.float32(exponent))
     with np.errstate(all="ignore"):
         want = (x.astype("float64") ** exponents).astype("float32")
     np.testing.assert_allclose(got, want, rtol=5e-7, atol=0)
