@@ -11,8 +11,9 @@ class _Repaired(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name != "tvm":
             return None
-        sys.meta_path.remove(self)
+        sys.meta_path.remove(self)  # not to find itself; many look for TVM before it is imported
         spec = importlib.util.find_spec(name)
+        sys.meta_path.insert(0, self)
         execute = spec.loader.exec_module
 
         def exec_module(module):
