@@ -9,7 +9,7 @@ import pytest
 from tvm_sparsewino._compat import from_dlpack
 from tvm_sparsewino.artefact import Description, TensorInfo
 from tvm_sparsewino.batches import AnyBatch, Pieces, checked_sizes, predicted_costs
-from tvm_sparsewino.config import LayerPlan
+from tvm_sparsewino.config import ConvShape, LayerPlan
 from tvm_sparsewino.errors import ConfigError, ShapeError
 from tvm_sparsewino.exchange import any_tensor, array_of
 
@@ -87,6 +87,24 @@ def test_costs_are_the_plans_with_something_for_the_call():
     assert predicted_costs(description({1: 1e6, 4: 3e6})) == {1: 1.05e6, 4: 3.05e6}
     assert predicted_costs(description()) == {1: 1.5, 4: 4.5}
     assert predicted_costs(description({1: 1e6})) == {1: 1.5, 4: 4.5}  # a part says nothing
+
+
+def test_maps_that_no_cache_keeps_make_large_batches_dear():
+    def costs(side):
+        plan = tuple(
+            LayerPlan(
+                f"conv@batch_{size}",
+                ConvShape(size, 64, side, side, 64, 3, (1, 1, 1, 1)),
+                1.0,
+                "left",
+                cost_cycles=1e6 * size,
+            )
+            for size in (1, 16)
+        )
+        return predicted_costs(dataclasses.replace(description(batches=(1, 16)), plan=plan))
+
+    assert Pieces(costs(28))(16) == (16,)  # 3 MB
+    assert Pieces(costs(112))(16) == (1,) * 16  # 51 MB
 
 
 class Functions:
