@@ -191,7 +191,12 @@ def test_kept_matrices_are_whole(path):
     found = expand(json.loads(path.read_text()))
     seeds = {e.seed for e in found}
     assert seeds == {1, 2, 3} and len(found) % len(seeds) == 0
-    # Each network is compared with one that is trained on, seed by seed.
-    networks = {(e.network, json.dumps(e.network_options)) for e in found}
-    compared = [e for e in found if e.prune.method == "continued"]
-    assert len(compared) == len(networks) * len(seeds)
+
+    # What is fine-tuned is compared with the dense network trained on for as long, seed by seed.
+    def comparable(experiment):
+        options = json.dumps(experiment.network_options)
+        return experiment.network, options, experiment.tune.epochs, experiment.seed
+
+    tuned = [e for e in found if e.tune.epochs and e.prune.method != "continued"]
+    continued = [comparable(e) for e in found if e.prune.method == "continued"]
+    assert len(continued) == len(set(continued)) and set(continued) == set(map(comparable, tuned))
