@@ -65,6 +65,10 @@ def test_toml_without_a_reader(tmp_path, monkeypatch):
         ('{"tune": {"cut": -1}}', "cut must be at least 0"),
         ('{"tune": {"epochs": Infinity}}', "epochs must be at least 0 and finite"),
         ('{"tune": {"epochs": NaN}}', "epochs must be at least 0 and finite"),
+        (
+            '{"prune": {"method": "continued"}, "tune": {"winograd_lr": 5.0}}',
+            "tune.winograd_lr must be 1 for prune.method 'continued', .* got 5.0",
+        ),
     ],
 )
 def test_files_that_do_not_fit(text, match, tmp_path):

@@ -120,6 +120,14 @@ def test_a_folder_that_does_not_say_what_it_is_of(text, tmp_path):
         ({"prune__method": "white", "prune__options": {"structure": "x"}}, "structure must be"),
         ({"prune__method": "one-shot", "prune__options": {"budget": "x"}}, "options.budget must"),
         ({"prune__method": "coarse", "prune__options": {"candidates": 0}}, "options.candidates"),
+        (
+            {"prune__method": "one-shot", "prune__ramp": 0.7},
+            "prune.ramp is for methods .* 0.7",
+        ),
+        (
+            {"prune__method": "coarse", "prune__start": 0.2},
+            "prune.start is for methods .* 0.2",
+        ),
         ({"prune__keep": ["conv9"]}, "'conv9' is no convolution"),
         ({"prune__tile": 3}, "tile"),
         ({"tune__epochs": 0}, "tune.epochs is 0"),

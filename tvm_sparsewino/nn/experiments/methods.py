@@ -173,13 +173,22 @@ def _check_value(name: str, value: Any) -> None:
 
 
 def check_schedule(settings: Pruning, steps: int) -> None:
-    """Refuse a schedule over ``steps`` steps that :func:`pruner_of` would refuse.
+    """Refuse a schedule over ``steps`` steps that :func:`pruner_of` would refuse or not look at.
 
     Raises:
-        ConfigError: as :func:`prune_config`.
+        ConfigError: as :func:`prune_config`, and a schedule of a method that has none.
     """
     if settings.method not in _AT_ONCE:
         prune_config(settings, steps)
+        return
+    usual = Pruning(settings.method)
+    for name in ("start", "ramp"):
+        value = getattr(settings, name)
+        if value != getattr(usual, name):
+            raise ConfigError(
+                f"prune.{name} is for methods that prune while they train: "
+                f"{settings.method!r} has pruned before, got {value!r}"
+            )
 
 
 def check_optimizer(settings: Pruning, optimizer: str) -> None:

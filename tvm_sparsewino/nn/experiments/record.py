@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ... import host
 from ..calibration import winograd_layers
 from ..distributed import fingerprint
 from ..layers import WinogradConv2d
@@ -25,7 +26,6 @@ from .start import START
 # Where it runs and how often it is saved change nothing that a record says. Which images were in
 # the folder does: a record has them beside its identity.
 _NOT_IDENTITY = ("device", "data_folder", "save_every", "cost")
-_PROCESSORS = Path("/proc/cpuinfo")
 
 
 def identity(experiment: Experiment, dense: bool = False) -> str:
@@ -128,15 +128,9 @@ def _machine(setting: Setting) -> dict[str, Any]:
     cuda = setting.device.type == "cuda"
     return {
         "device": setting.device.type,
-        "name": torch.cuda.get_device_name(setting.device) if cuda else _processor(),
+        "name": torch.cuda.get_device_name(setting.device) if cuda else host.processor(),
         "threads": torch.get_num_threads(),
         "processes": setting.ranks.count,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def _processor() -> str:
-    lines = _PROCESSORS.read_text().splitlines() if _PROCESSORS.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())

@@ -183,6 +183,11 @@ class Experiment:
             "prune.method 'continued' trains on: tune.epochs must be above 0",
         )
         _check(
+            self.prune.method != "continued" or self.tune.winograd_lr == 1,
+            "tune.winograd_lr must be 1 for prune.method 'continued', which has no Winograd "
+            f"coefficients, got {self.tune.winograd_lr!r}",
+        )
+        _check(
             self.dense.optimizer != WHITENED,
             f"dense.optimizer {WHITENED!r} is for pruned networks",
         )
