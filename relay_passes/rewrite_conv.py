@@ -14,7 +14,7 @@ from ..errors import in_context
 from ..schedules.target import CpuTarget
 from .bindings import Bindings, map_bindings, replaced
 from .ops import packed_conv2d
-from .patterns import find_convs, match_epilogue
+from .patterns import ConvChain, find_convs
 from .plans import as_cpu_target, plans_by_name
 from .sites import ConvSite, EpilogueMatch, check_fits, check_pool, packed_arrays
 
@@ -61,7 +61,7 @@ def _rewrite(bindings: Bindings, plans: dict[str, LayerPlan], cpu: CpuTarget) ->
             continue
         with in_context(f"layer {site.name!r}"):
             check_fits(plan, site)
-            match = match_epilogue(site, bindings, claimed, plan.pool != "none")
+            match = ConvChain(site, bindings, claimed).match(plan.pool != "none")
             check_pool(plan, match.epilogue)
             values[match.tail] = _operator(plan, site, match, cpu)
         claimed |= {*match.inner, match.tail}

@@ -43,6 +43,10 @@ class Graph:
         users = self._users.get(expr, [])
         return users[0] if len(users) == 1 and not expr.same_as(self.func.body) else None
 
+    def value(self, expr: relay.Expr) -> relay.Expr:
+        """``expr`` itself, which no variable stands for; in Relax one does."""
+        return expr
+
     def constant(self, expr: relay.Expr) -> np.ndarray | None:
         """The value of an expression made of constants, reshapes and simple arithmetic, or None."""
         if expr not in self._constants:

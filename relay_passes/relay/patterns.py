@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 from tvm import relay
 
-from ...config import ACTIVATIONS, Epilogue
 from ...errors import ShapeError, in_context
+from ..epilogue_chain import EpilogueChain, pool_found
 from ..operators import WINOGRAD, winograd_shape
-from ..sites import (
-    RISING,
-    ConvSite,
-    EpilogueMatch,
-    is_pool,
-    per_channel,
-    spatial_site,
-    unique_name,
-    winograd_site,
-)
+from ..sites import ConvSite, spatial_site, unique_name, winograd_site
 from .graph import Graph, is_call_to, source_name
 from .ops import static_shape
 
@@ -43,7 +31,7 @@ def find_convs(graph: Graph) -> list[ConvSite]:
             name = unique_name(layer_name(expr) or f"conv2d_{len(sites)}", taken)
             with in_context(f"layer {name!r}"):
                 site = _site(ConvSite(name, expr), graph)
-                sites.append(site if site.reason else _with_pool(site, graph))
+                sites.append(pool_found(site, ConvChain, graph))
     return sites
 
 
@@ -79,129 +67,37 @@ def _site(site: ConvSite, graph: Graph) -> ConvSite:
     return winograd_site(site, winograd_shape(call.attrs, data, given), weight)
 
 
-def _with_pool(site: ConvSite, graph: Graph) -> ConvSite:
-    match = match_epilogue(site, graph, set(), pool=True)
-    return replace(site, pool=match.epilogue.pool)
-
-
 # ---- what follows a convolution ----------------------------------------------------------------
 
 
-def match_epilogue(
-    site: ConvSite, graph: Graph, claimed: set[relay.Expr], pool: bool = False
-) -> EpilogueMatch:
-    """The longest chain of bias, residual add, activation and pool that only this one feeds.
+class ConvChain(EpilogueChain):
+    """The chain of a convolution in Relay."""
 
-    Args:
-        site: a convolution that a kernel can take.
-        graph: the function's graph.
-        claimed: expressions that belong to the chains of other convolutions.
-        pool: whether 2x2 pooling with stride 2 is part of it; not behind a residual.
-    """
-    return _Chain(site, graph, claimed).match(pool)
+    prefix = ""
 
-
-class _Chain:
-    """One walk along the users of a convolution; ``tail`` is how far it came."""
-
-    def __init__(self, site: ConvSite, graph: Graph, claimed: set[relay.Expr]) -> None:
-        self.graph, self.claimed = graph, claimed
-        self.tail: relay.Expr = site.call
-        self.inner: list[relay.Expr] = []
-        self.shape, self.channels = site.shape, site.shape.k
-        self.bias: np.ndarray | None = None
-        self.slope: np.ndarray | None = None
-        self.residual: relay.Expr | None = None
-
-    def match(self, with_pool: bool) -> EpilogueMatch:
-        self._take_bias()
-        self._take_residual()
-        kind, leak = self._take_prelu() or self._take_activation()
-        pool = self._take_pool() if with_pool and self.residual is None else "none"
-        if pool == "max" and kind == "none":
-            # The maximum of what never falls: the order makes no difference.
-            kind, leak = self._take_activation(RISING)
-        epilogue = Epilogue(self.bias is not None, self.residual is not None, kind, leak, pool)
-        return EpilogueMatch(
-            self.tail, tuple(self.inner), epilogue, self.bias, self.slope, self.residual
-        )
-
-    def _next(self, name: str) -> relay.Call | None:
-        """The one use of the tail, when it is a call of the operator ``name``."""
-        user = self.graph.only_user(self.tail)
-        return user if is_call_to(user, name) and user not in self.claimed else None
-
-    def _advance(self, call: relay.Call) -> None:
-        self.inner.append(self.tail)
-        self.tail = call
-
-    def _take_bias(self) -> None:
-        if (call := self._next("nn.bias_add")) and _axis(call) == 1:
-            self.bias = per_channel(self.graph.constant(call.args[1]), self.channels, vector=True)
-        elif call := self._next("add"):
-            self.bias = per_channel(self.graph.constant(_other(call, self.tail)), self.channels)
-        if self.bias is not None:
-            self._advance(call)
-
-    def _take_residual(self) -> None:
-        call = self._next("add")
-        if call is None:
-            return
-        other = _other(call, self.tail)
-        if tvm_shape(other) == tvm_shape(self.tail) == tvm_shape(call):
-            self.residual = other
-            self._advance(call)
-
-    def _take_prelu(self) -> tuple[str, float] | None:
-        call = self._next("nn.prelu")
-        if call is None or _axis(call) != 1:
-            return None
-        self.slope = per_channel(self.graph.constant(call.args[1]), self.channels, vector=True)
-        if self.slope is None:
-            return None
-        self._advance(call)
-        return "prelu", 0.0
-
-    def _take_activation(self, kinds: tuple[str, ...] = ACTIVATIONS) -> tuple[str, float]:
-        user = self.graph.only_user(self.tail)
-        taken = None if user in self.claimed else activation(user)
-        if taken is None or taken[0] not in kinds:
-            return "none", 0.0
-        self._advance(user)
-        return taken
-
-    def _take_pool(self) -> str:
-        for name, pool in (("nn.max_pool2d", "max"), ("nn.avg_pool2d", "average")):
-            call = self._next(name)
-            if call is not None and is_pool(call.attrs, self.shape, tvm_shape(call)):
-                self._advance(call)
-                return pool
-        return "none"
-
-
-def activation(expr: relay.Expr | None) -> tuple[str, float] | None:
-    """Name and slope of the activation that ``expr`` computes; None for anything else."""
-    if is_call_to(expr, "nn.relu"):
-        return "relu", 0.0
-    if is_call_to(expr, "clip"):
-        return ("relu6", 0.0) if (expr.attrs.a_min, expr.attrs.a_max) == (0.0, 6.0) else None
-    if is_call_to(expr, "nn.leaky_relu"):
-        return "leaky_relu", float(expr.attrs.alpha)
-    return None
-
-
-def _other(call: relay.Call, operand: relay.Expr) -> relay.Expr:
-    return call.args[1] if call.args[0].same_as(operand) else call.args[0]
-
-
-def _axis(call: relay.Call) -> int:
-    """The axis of an operator on data of 4 dimensions."""
-    return int(call.attrs.axis) % 4
-
-
-def tvm_shape(expr: relay.Expr) -> tuple[int, ...] | None:
-    """The shape of a float32 tensor that is known, None of anything else."""
-    try:
-        return static_shape(expr.checked_type, "operand")
-    except ShapeError:
+    def activation(self, call: relay.Expr | None) -> tuple[str, float] | None:
+        """As in :class:`.EpilogueChain`."""
+        if is_call_to(call, "nn.relu"):
+            return "relu", 0.0
+        if is_call_to(call, "clip"):
+            return ("relu6", 0.0) if (call.attrs.a_min, call.attrs.a_max) == (0.0, 6.0) else None
+        if is_call_to(call, "nn.leaky_relu"):
+            return "leaky_relu", float(call.attrs.alpha)
         return None
+
+    def known_shape(self, expr: relay.Expr) -> tuple[int, ...] | None:
+        """As in :class:`.EpilogueChain`."""
+        try:
+            return static_shape(expr.checked_type, "operand")
+        except ShapeError:
+            return None
+
+    def take_bias(self) -> None:
+        """Go past ``nn.bias_add`` over the channels, or the addition of a constant per channel."""
+        found = self.next_call("nn.bias_add")
+        if found is not None and int(found[1].attrs.axis) % 4 == 1:
+            self.bias = self.constant(found[1].args[1], vector=True)
+            if self.bias is not None:
+                self.advance(found[0])
+        else:
+            super().take_bias()

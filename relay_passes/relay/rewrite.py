@@ -18,7 +18,7 @@ from ..plans import as_cpu_target, plans_by_name
 from ..sites import ConvSite, EpilogueMatch, check_fits, check_pool, packed_arrays, plan_site
 from .graph import Graph, is_graph, map_functions, rebuilt
 from .ops import packed_conv2d
-from .patterns import find_convs, match_epilogue
+from .patterns import ConvChain, find_convs
 
 
 def plan(
@@ -102,7 +102,7 @@ def _rewrite(func: relay.Function, plans: dict[str, LayerPlan], cpu: CpuTarget) 
             continue
         with in_context(f"layer {site.name!r}"):
             check_fits(layer_plan, site)
-            match = match_epilogue(site, graph, claimed, layer_plan.pool != "none")
+            match = ConvChain(site, graph, claimed).match(layer_plan.pool != "none")
             check_pool(layer_plan, match.epilogue)
             replacements[match.tail] = _operator(layer_plan, site, match, cpu)
         claimed |= {*match.inner, match.tail}
