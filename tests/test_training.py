@@ -117,6 +117,14 @@ def test_checkpoints_of_other_runs_are_refused(tmp_path):
         checkpoint(tmp_path, config)
 
 
+def test_a_run_goes_on_however_often_it_was_saved(tmp_path):
+    one, other = TrainConfig(3, log_every=1, save_every=1), TrainConfig(3, log_every=1)
+    done = checkpoint(tmp_path, one)
+    again = checkpoint(tmp_path, other)  # from the last checkpoint: there is nothing left to do
+    for a, b in zip(done.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_rates():
     config = TrainConfig(100, warmup=10, final=0.1)
     rates = [config.rate(i) for i in range(100)]

@@ -269,9 +269,11 @@ class Trainer:
             return
         if isinstance(state, str):
             raise WeightsError(f"not a checkpoint: {state}")
-        config, step = state["config"], state["step"]
-        if config != asdict(self.config):
-            raise WeightsError(f"expected a run with {asdict(self.config)}, got {config}")
+        # How often it was saved changes nothing that comes out.
+        own = asdict(self.config)
+        config, step = {**state["config"], "save_every": own["save_every"]}, state["step"]
+        if config != own:
+            raise WeightsError(f"expected a run with {own}, got {config}")
         if (state["pruner"] is None) != (self.pruner is None):
             raise WeightsError("only one of this run and the checkpoint prunes while it trains")
         try:
