@@ -7,6 +7,8 @@ threads, so results do not depend on their number.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .. import _compat as tvm_ir
@@ -51,8 +53,7 @@ def emit_fused(
     blocks = layout.k_blocks // parts
     with (
         T.parallel(0, layout.panels.count * parts) as task,
-        tvm_ir.scratch((layout.v.size,)) as v,
-        tvm_ir.scratch((layout.product.size,)) as product,
+        panel_scratch(layout) as (v, product),
     ):
         panel = tvm_ir.bind(task // parts)
         emit_input_transform(data, v, shape, layout, algorithm, panel, plan.winograd_relu)
@@ -60,6 +61,17 @@ def emit_fused(
             block = tvm_ir.bind(task % parts * blocks + number)
             _emit_product(weights, v, product, block, plan, layout, vector_registers)
             emit_output_transform(product, output, block, panel, shape, layout, algorithm, epilogue)
+
+
+@contextmanager
+def panel_scratch(layout: KernelLayout) -> Iterator[tuple[tir.Buffer, tir.Buffer]]:
+    """A thread's memory for transformed inputs and for products."""
+    with tvm_ir.scratch((layout.v.size,)) as v:
+        if layout.is_shared:
+            yield v, v
+        else:
+            with tvm_ir.scratch((layout.product.size,)) as product:
+                yield v, product
 
 
 def _emit_product(

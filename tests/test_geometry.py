@@ -151,9 +151,10 @@ def test_panels_have_room_for_whole_vectors(shape, m, lanes, vectors):
     channels=st.integers(1, 20),
     block=st.integers(1, 24),
     stride=st.integers(1, 6).map(lambda v: v * 4),
+    first=st.integers(0, 2),
 )
-def test_scratch_rows_never_overlap(coordinates, channels, block, stride):
-    scratch = Scratch(coordinates, channels, block, stride)
+def test_scratch_rows_never_overlap(coordinates, channels, block, stride, first):
+    scratch = Scratch(coordinates, channels, block, stride, coordinates + first, first)
     taken = np.zeros(scratch.size, int)
     for coordinate, channel in product(range(coordinates), range(channels)):
         start = coordinate * scratch.coordinate_stride + scratch.channel_offset(channel)
@@ -179,17 +180,38 @@ def test_slices_of_every_block_fit(shape, k_block, width):
     assert block_slices(shape, k_block, width) == most
 
 
-@given(shapes(), st.integers(1, 6), LANES, st.integers(0, 50), st.integers(0, 12))
-def test_layout_of_a_plan(shape, m, lanes, k_block, channel_block):
+@given(shapes(), st.integers(1, 6), LANES, st.integers(0, 50), st.integers(0, 12), st.booleans())
+def test_layout_of_a_plan(shape, m, lanes, k_block, channel_block, split_k):
     plan = LayerPlan("c", shape, 0.5, "sparse_winograd", m, 3, k_block, channel_block, 2)
+    plan = dataclasses.replace(plan, split_k=split_k)
     layout = kernel_layout(plan, lanes)
     assert (layout.k_blocks - 1) * layout.k_block < shape.k <= layout.k_blocks * layout.k_block
     assert layout.dummy_row == layout.k_block == min(k_block or shape.k, shape.k)
-    assert layout.v.channels == shape.c
-    assert layout.product.channels == layout.k_block + 1
+    assert layout.is_shared == (split_k or layout.k_blocks == 1)
+    if layout.is_shared:
+        assert layout.v.channels == layout.product.channels == max(shape.c, layout.k_block + 1)
+    else:
+        assert layout.v.channels == shape.c
+        assert layout.product.channels == layout.k_block + 1
     assert layout.v.coordinates == layout.product.coordinates == (m + shape.r - 1) ** 2
-    assert layout.v.block == min(channel_block or shape.c, shape.c)
+    assert layout.v.block == min(channel_block or shape.c, layout.v.channels)
     assert layout.v.stride == layout.product.stride == layout.panels.stride
+
+
+@given(shapes(), st.integers(1, 6), LANES, st.integers(0, 12))
+def test_products_take_the_place_of_inputs_that_were_used(shape, m, lanes, channel_block):
+    """Rows of products of a coordinate meet no inputs of it or of any coordinate behind it."""
+    plan = LayerPlan("c", shape, 0.5, "sparse_winograd", m, 2, 0, channel_block, 2)
+    layout = kernel_layout(plan, lanes)
+    v, made = layout.v, layout.product
+    assert v.size == made.size
+    steps = np.arange(v.coordinates) * v.coordinate_stride
+    read = steps[:, None] + v.channel_offset(np.arange(shape.c))
+    for i in range(v.coordinates):
+        written = made.channel_offset(np.arange(shape.k + 1)) + i * made.coordinate_stride
+        assert not np.isin(written, read[i:]).any()
+        assert written.min() >= 0 and written.max() + made.stride <= made.size
+        assert read[i].max() + v.stride <= v.size
 
 
 @given(st.integers(1, 500), st.integers(1, 16), st.sampled_from([16, 32]))

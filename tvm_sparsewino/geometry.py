@@ -8,7 +8,7 @@ runs over image borders when maps are small.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import index
 
@@ -170,12 +170,21 @@ class Scratch:
     of one coordinate) and the transforms (they write all coordinates of one channel): each
     coordinate starts an odd number of cache lines after the last, so that the streams of a
     transform fall into different cache sets.
+
+    Attributes:
+        coordinates, channels: what is kept.
+        block: channels of one coordinate that lie together.
+        stride: floats from one channel of a block to the next.
+        places: places for coordinates in a block of channels; as many as coordinates, or more.
+        first: the place of coordinate 0.
     """
 
     coordinates: int
     channels: int
     block: int
     stride: int
+    places: int
+    first: int = 0
 
     @property
     def coordinate_stride(self) -> int:
@@ -186,7 +195,7 @@ class Scratch:
     @property
     def block_stride(self) -> int:
         """Floats from one block of channels to the next."""
-        return self.coordinates * self.coordinate_stride
+        return self.places * self.coordinate_stride
 
     @property
     def size(self) -> int:
@@ -195,9 +204,11 @@ class Scratch:
 
     def channel_offset(self, channel):
         """Offset of a channel; works for integers, integer arrays and index expressions."""
+        first = self.first * self.coordinate_stride
         if self.block >= self.channels:
-            return channel * self.stride
-        return (channel // self.block) * self.block_stride + (channel % self.block) * self.stride
+            return channel * self.stride + first
+        inside = (channel % self.block) * self.stride + first
+        return (channel // self.block) * self.block_stride + inside
 
 
 @dataclass(frozen=True)
@@ -209,6 +220,7 @@ class KernelLayout:
         v: scratch of transformed inputs, all channels.
         product: scratch of products M of one block of output channels, and one row more that
             takes what padding rows compute.
+        is_shared: whether both are the same memory.
         k_block: output channels per block.
         k_blocks: number of blocks.
         slices: groups of ``rows_at_once`` output channels per block and coordinate.
@@ -217,6 +229,7 @@ class KernelLayout:
     panels: Panels
     v: Scratch
     product: Scratch
+    is_shared: bool
     k_block: int
     k_blocks: int
     slices: int
@@ -240,18 +253,31 @@ def kernel_layout(plan: LayerPlan, lanes: int) -> KernelLayout:
     if reason:
         raise ShapeError(f"no Winograd kernel takes the layer: {reason}")
     panels = make_panels(shape, plan.m, lanes, plan.panel_vectors)
-    coordinates = panels.alpha**2
     k_block = min(plan.k_block or shape.k, shape.k)
     k_blocks = ceil_div(shape.k, k_block)
-    block = plan.channel_block or shape.c
-    return KernelLayout(
-        panels,
-        Scratch(coordinates, shape.c, min(block, shape.c), panels.stride),
-        Scratch(coordinates, k_block + 1, min(block, k_block + 1), panels.stride),
-        k_block,
-        k_blocks,
-        block_slices(shape, k_block, plan.rows_at_once),
-    )
+    is_shared = plan.split_k or k_blocks == 1
+    v, product = _scratch(panels, shape.c, k_block + 1, plan.channel_block or shape.c, is_shared)
+    slices = block_slices(shape, k_block, plan.rows_at_once)
+    return KernelLayout(panels, v, product, is_shared, k_block, k_blocks, slices)
+
+
+def _scratch(
+    panels: Panels, inputs: int, products: int, block: int, is_shared: bool
+) -> tuple[Scratch, Scratch]:
+    """Scratch of transformed inputs and of products.
+
+    Where a task needs its inputs for one block of output channels only, the products of a
+    coordinate take the place of the inputs of the one before, which have been used: half of the
+    memory, and what is written lies in the caches already.
+    """
+    coordinates, stride = panels.alpha**2, panels.stride
+    if not is_shared:
+        sizes = [(channels, min(block, channels), stride) for channels in (inputs, products)]
+        v, product = (Scratch(coordinates, *size, coordinates) for size in sizes)
+        return v, product
+    channels = max(inputs, products)
+    whole = Scratch(coordinates, channels, min(block, channels), stride, coordinates + 1)
+    return replace(whole, first=1), whole
 
 
 def block_slices(shape: ConvShape, k_block: int, rows_at_once: int) -> int:

@@ -111,7 +111,7 @@ def _pack_sparse(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> t
             cut = sort_rows(u, layout.slices, width)
             first = first_inputs[members][cut.order]
             # Padding steps read the row's own group: 0 * NaN of another must not enter.
-            idle = np.zeros(layout.slices * width, np.int32)
+            idle = np.full(layout.slices * width, layout.v.channel_offset(0), np.int32)
             idle[: len(first)] = layout.v.channel_offset(first)
             padding = np.repeat(idle.reshape(-1, width), cut.steps, axis=0)
             offset = layout.v.channel_offset(first[cut.row] + cut.column).astype(np.int32)

@@ -104,7 +104,7 @@ def _slice(
     weight: np.ndarray, members: Sequence[int], steps: int, plan: LayerPlan, layout: KernelLayout
 ) -> tuple[np.ndarray, np.ndarray]:
     """Offsets [steps * R] and values [coordinates * steps * R] of rows with a common pattern."""
-    offsets = np.zeros((steps, plan.rows_at_once), np.int32)
+    offsets = np.full((steps, plan.rows_at_once), layout.v.channel_offset(0), np.int32)
     values = np.zeros((len(weight), steps, plan.rows_at_once), np.float32)
     for lane, k in enumerate(members):
         columns = np.flatnonzero(weight[:, k].any(axis=0))

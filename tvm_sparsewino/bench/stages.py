@@ -12,6 +12,7 @@ from ..cook_toom import cook_toom
 from ..geometry import kernel_layout
 from ..packing import PackedWeights
 from ..schedules.epilogue import EpilogueOperands
+from ..schedules.fused import panel_scratch
 from ..schedules.input_transform import emit_input_transform
 from ..schedules.output_transform import emit_output_transform
 from ..schedules.sparse_gemm import emit_sparse_gemm
@@ -75,8 +76,7 @@ def stage_kernel(stage: str, plan: LayerPlan, packed: PackedWeights, target: Cpu
         operands = EpilogueOperands(EPILOGUE, bias)
         with (
             T.parallel(0, layout.panels.count) as panel,
-            tvm_ir.scratch((layout.v.size,)) as v,
-            tvm_ir.scratch((layout.product.size,)) as product,
+            panel_scratch(layout) as (v, product),
         ):
             if stage == "input":
                 emit_input_transform(data, v, shape, layout, algorithm, panel)
