@@ -1,5 +1,8 @@
 """Constants become parameters; whoever calls the old name gets them from the packed function."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import tvm
@@ -9,7 +12,13 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 from tvm_sparsewino import building, driver
-from tvm_sparsewino._compat import from_dlpack, make_target, runtime_tensor, virtual_machine
+from tvm_sparsewino._compat import (
+    from_dlpack,
+    make_target,
+    runtime_tensor,
+    virtual_machine,
+    with_constants_replaced,
+)
 from tvm_sparsewino.constants import CONSTANT, Constants, forward_name
 from tvm_sparsewino.errors import ArtefactError
 from tvm_sparsewino.relay_passes.lift_constants import lift_constants
@@ -55,6 +64,19 @@ def test_functions_share_equal_constants(several):
         np.testing.assert_array_equal(result, want(x))
     np.testing.assert_allclose(machine["none"](runtime_tensor(x)).numpy(), np.exp(x), rtol=1e-6)
     assert constants.of("none") == []
+
+
+def test_nothing_is_left_of_a_replacement(several):
+    """What it knows of, all constants of a network, must not outlive the network."""
+
+    def unchanged(constant):
+        return constant
+
+    seen = weakref.ref(unchanged)
+    with_constants_replaced(several["both"].body, unchanged)
+    del unchanged
+    gc.collect()
+    assert seen() is None
 
 
 def test_code_holds_no_tensor(several):

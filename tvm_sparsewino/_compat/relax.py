@@ -39,15 +39,21 @@ def constant_array(expr: Any) -> np.ndarray | None:
 
 def with_constants_replaced(expr: Any, replacement: Callable[[Any], Any]) -> Any:
     """An expression in Relax with ``replacement(constant)`` for each constant tensor in it."""
+    # TVM never frees a mutator, which its object in C++ holds, and what that is made of. So a
+    # mutator must not hold a replacement that knows of a network's constants.
+    replacements = [replacement]
 
     @tvm.relax.expr_functor.mutator
     class Replacing(tvm.relax.PyExprMutator):
         def visit_generic_const_(self, op: Any) -> Any:
-            return op if constant_tensor(op) is None else replacement(op)
+            return op if constant_tensor(op) is None else replacements[0](op)
 
         visit_constant_ = visit_generic_const_  # 0.26
 
-    return Replacing().visit_expr(expr)
+    try:
+        return Replacing().visit_expr(expr)
+    finally:
+        replacements.clear()
 
 
 def onnx_converters() -> Mapping[str, Any]:
