@@ -17,7 +17,15 @@ from .._compat import constant_array, onnx_converters
 from ..errors import ImportFailed, SparseWinoError, in_context
 from ..onnx_graph import GraphNode, OnnxGraph
 from . import onnx_conv
-from .onnx_nodes import check_supported, clip_bounds, is_winograd, norm_epsilon, winograd_options
+from .onnx_nodes import (
+    by_name,
+    check_supported,
+    clip_bounds,
+    converting,
+    is_winograd,
+    norm_epsilon,
+    winograd_options,
+)
 from .ops import static_shape, winograd_conv2d
 from .patterns import LAYER_NAMES
 
@@ -124,17 +132,9 @@ class _Importer:
         if node.op_type not in _TAKE_SHAPES:
             operands = [_as_tensor(operand) for operand in operands]
         convert = _winograd if is_winograd(node) else _OWN.get(node.op_type, _by_tvm)
-        try:
+        with converting(line=0):
             result = convert(self, operands, node)
-        except SparseWinoError:
-            raise
-        except Exception as error:  # TVM's converters raise whatever they meet
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ImportFailed(f"cannot be imported: {reason}") from error
-        results = _split_tuple(self.builder, result)
-        if len(node.outputs) > len(results):
-            raise ImportFailed(f"has {len(node.outputs)} outputs, {len(results)} are supported")
-        self.values.update(zip(node.outputs, results, strict=False))
+        self.values.update(by_name(node, _split_tuple(self.builder, result)))
 
     def named(self, var: relax.Var, node: GraphNode) -> relax.Var:
         """Note which layer a convolution's variable belongs to."""

@@ -15,6 +15,7 @@ from ..config import Epilogue
 from ..config_linear import LinearPlan
 from ..errors import ShapeError, in_context
 from ..schedules.linear_build import linear_layout
+from .operators import vector_unit
 
 LINEAR = "sparsewino.linear"
 
@@ -25,11 +26,6 @@ def linear_plan(attrs: Any) -> tuple[LinearPlan, Epilogue]:
     """The decisions that a call carries."""
     plan = LinearPlan.from_json(str(attrs["plan"]))
     return plan, Epilogue.from_json(str(attrs["epilogue"]))
-
-
-def vector_unit(attrs: Any) -> tuple[int, int]:
-    """Lanes and registers of the vector unit that the weights were packed for."""
-    return int(attrs["lanes"]), int(attrs["vector_registers"])
 
 
 def linear_output(

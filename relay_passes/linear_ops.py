@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tvm import relax, tirx
+from tvm import relax
 from tvm.ir import Op
 
 from .._autoload import autoload
-from .._compat import IS_SCHEDULED, tensor_dtype
 from ..config import Epilogue
 from ..config_linear import LinearPlan
-from ..errors import in_context
 from ..schedules.linear_build import build_linear
-from .linear_operator import LINEAR, linear_output, linear_plan, vector_unit
-from .operators import OPAQUE, packed_attrs
+from .kernel_calls import call_kernel
+from .linear_operator import LINEAR, linear_output, linear_plan
+from .operators import packed_attrs, vector_unit
 from .ops import static_shape
 
 
@@ -55,19 +54,10 @@ def infer_linear(call: relax.Call, _builder: relax.BlockBuilder) -> relax.Tensor
 
 
 def legalize_linear(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    """A call of the layer's kernel; lengths of packed arrays stay symbolic, so layers that differ
-    only in their zeros share one kernel.
-    """
+    """A call of the layer's kernel."""
     plan, epilogue = linear_plan(call.attrs)
-    packed = call.args[1 : 1 + int(call.attrs["packed"])]
-    specs = tuple(
-        ((tirx.Var(f"length_{i}", "int64"),), tensor_dtype(array.ty))
-        for i, array in enumerate(packed)
-    )
     leading = static_shape(call.args[0], "data")[:-1]
-    with in_context(f"layer {plan.name!r}"):
-        kernel = build_linear(plan, epilogue, specs, *vector_unit(call.attrs), leading)
-    name = str(kernel.attrs["global_symbol"])
-    kernel = kernel.with_attrs({"op_pattern": OPAQUE, IS_SCHEDULED: True})
-    function = builder.add_func(kernel.without_attr("global_symbol"), name)
-    return relax.call_tir(function, list(call.args), call.ty)
+    unit = vector_unit(call.attrs)
+    return call_kernel(
+        builder, call, lambda specs: build_linear(plan, epilogue, specs, *unit, leading)
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from ..errors import ImportFailed
+from ..errors import ImportFailed, SparseWinoError
 from ..onnx_graph import GraphNode
 
 _WINOGRAD = ("tvm.sparsewino", "WinogradConv2d")
@@ -36,6 +37,36 @@ def check_supported(nodes: Sequence[GraphNode], known: Callable[[str], bool]) ->
     if missing:
         listed = "; ".join(f"{operator} ({', '.join(n)})" for operator, n in missing.items())
         raise ImportFailed(f"these operators (and nodes) cannot be imported: {listed}")
+
+
+@contextmanager
+def converting(line: int) -> Iterator[None]:
+    """Run a converter, whatever it raises.
+
+    Args:
+        line: which line of another library's message says what is wrong.
+
+    Raises:
+        ImportFailed: it fails; says why.
+    """
+    try:
+        yield
+    except SparseWinoError:
+        raise
+    except Exception as error:  # TVM's converters raise whatever they meet
+        reason = (str(error).strip() or type(error).__name__).splitlines()[line]
+        raise ImportFailed(f"cannot be imported: {reason}") from error
+
+
+def by_name(node: GraphNode, results: Sequence[Any]) -> dict[str, Any]:
+    """The results of a node by the names of its outputs.
+
+    Raises:
+        ImportFailed: it has more outputs.
+    """
+    if len(node.outputs) > len(results):
+        raise ImportFailed(f"has {len(node.outputs)} outputs, {len(results)} are supported")
+    return dict(zip(node.outputs, results, strict=False))
 
 
 def winograd_options(node: GraphNode) -> dict[str, Any]:

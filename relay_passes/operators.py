@@ -145,6 +145,11 @@ def packed_plan(attrs: Any) -> tuple[LayerPlan, Epilogue]:
     return plan, Epilogue.from_json(str(attrs["epilogue"]))
 
 
+def vector_unit(attrs: Any) -> tuple[int, int]:
+    """Lanes and registers of the vector unit that the weights were packed for."""
+    return int(attrs["lanes"]), int(attrs["vector_registers"])
+
+
 def packed_output(
     attrs: Any,
     data: Operand,

@@ -14,9 +14,17 @@ from tvm import relay
 from tvm.ir import IRModule
 from tvm.relay.frontend import onnx as tvm_onnx
 
-from ...errors import ImportFailed, SparseWinoError, in_context
+from ...errors import ImportFailed, in_context
 from ...onnx_graph import GraphNode, OnnxGraph
-from ..onnx_nodes import check_supported, clip_bounds, is_winograd, norm_epsilon, winograd_options
+from ..onnx_nodes import (
+    by_name,
+    check_supported,
+    clip_bounds,
+    converting,
+    is_winograd,
+    norm_epsilon,
+    winograd_options,
+)
 from .graph import named_constant
 from .ops import winograd_conv2d
 
@@ -75,17 +83,9 @@ class _Importer:
             for place, name in enumerate(node.inputs)
         ]
         convert = _winograd if is_winograd(node) else _OWN.get(node.op_type, _by_tvm)
-        try:
+        with converting(line=-1):
             result = convert(self, operands, node)
-        except SparseWinoError:
-            raise
-        except Exception as error:  # TVM's converters raise whatever they meet
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            raise ImportFailed(f"cannot be imported: {reason}") from error
-        results = _split_tuple(result)
-        if len(node.outputs) > len(results):
-            raise ImportFailed(f"has {len(node.outputs)} outputs, {len(results)} are supported")
-        self.values.update(zip(node.outputs, results, strict=False))
+        self.values.update(by_name(node, _split_tuple(result)))
 
 
 def _split_tuple(result: Any) -> list[relay.Expr]:

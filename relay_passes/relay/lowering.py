@@ -12,7 +12,7 @@ from ..._compat import tir
 from ...errors import in_context
 from ...schedules.build import build_conv
 from ..dense_meaning import winograd_stages
-from ..operators import packed_plan, winograd_algorithm, winograd_shape
+from ..operators import packed_plan, vector_unit, winograd_algorithm, winograd_shape
 
 
 def kernel(attrs: Any, inputs: Sequence[te.Tensor]) -> list[te.Tensor]:
@@ -21,9 +21,7 @@ def kernel(attrs: Any, inputs: Sequence[te.Tensor]) -> list[te.Tensor]:
     packed = inputs[1 : 1 + int(attrs["packed"])]
     specs = tuple((tuple(int(d) for d in t.shape), str(t.dtype)) for t in packed)
     with in_context(f"layer {plan.name!r}"):
-        func = build_conv(
-            plan, epilogue, specs, int(attrs["lanes"]), int(attrs["vector_registers"])
-        )
+        func = build_conv(plan, epilogue, specs, *vector_unit(attrs))
 
     # TE wants buffers with the very shapes of its tensors.
     buffers = [tir.decl_buffer(t.shape, t.dtype, t.op.name) for t in inputs]
