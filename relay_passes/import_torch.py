@@ -12,7 +12,9 @@ from tvm.ir import IRModule
 from .._compat import tir
 from ..cook_toom import canonical_points, points_to_text
 from ..errors import ImportFailed, SparseWinoError, in_context
+from ..extras import require
 from .bindings import Bindings
+from .import_resize import keep_resizes, resize_converters
 from .operators import WINOGRAD
 from .ops import winograd_conv2d
 from .patterns import LAYER_NAMES
@@ -51,12 +53,15 @@ def import_exported_program(program: Any) -> IRModule:
     with warnings.catch_warnings():
         # PyTorch 2.13 warns about its own tree specs when it copies a program.
         warnings.simplefilter("ignore", FutureWarning)
-        program = program.run_decompositions()
+        program = program.run_decompositions(keep_resizes(_default_decompositions()))
     try:
         mod = from_exported_program(
             program,
             unwrap_unit_return_tuple=True,
-            custom_convert_map={"winograd_conv2d.default": _convert_winograd},
+            custom_convert_map={
+                "winograd_conv2d.default": _convert_winograd,
+                **resize_converters(),
+            },
             run_ep_decomposition=False,
         )
     except SparseWinoError as error:
@@ -64,6 +69,10 @@ def import_exported_program(program: Any) -> IRModule:
     except Exception as error:  # the importer raises AssertionError, ValueError, KeyError, ...
         raise ImportFailed(f"TVM cannot import the model: {error}") from error
     return _with_layer_names(_with_batch_name(mod), program)
+
+
+def _default_decompositions() -> Any:
+    return require("torch", "torch").export.default_decompositions()
 
 
 def _convert_winograd(node: Any, importer: Any) -> relax.Var:

@@ -4,7 +4,8 @@ TVM's CPU pipeline leaves lowered operators as plain loops. What happens to them
 
 1. Steps that only map numbers are computed inside those that read them.
 2. Steps that remain (windows, sums, their borders) are computed inside the outer loops of the last
-   one, as deep as nothing is computed twice, so that what passes between them stays in L1.
+   one, as far out as what passes between them stays in L1 and there are tasks enough: in long
+   steps, nothing is read right after it was written.
 3. Outer loops run in parallel; see :mod:`.loops` for the inner ones.
 
 Nothing here changes what is computed; what cannot be handled stays as it is.
@@ -20,6 +21,7 @@ from .._compat import (
     ScheduleError,
     block_loops,
     child_blocks,
+    compute_inside,
     loop_extent,
     schedule,
     tir,
@@ -97,13 +99,11 @@ def _joined(sch: Any) -> tuple[Any, int] | None:
     if loops is None:
         return None
     work, found, most = _work(sch), None, len(loops[0])
-    for depth in range(most - 1, 0, -1):
-        found = _moved(sch, depth, work, cut=False)
-        if found is not None:
-            break
-    tasks = math.prod(_extents(*found)) if found is not None else 0
-    if tasks >= ENOUGH_TASKS:
-        return found
+    for depth in range(1, most):
+        deeper = _moved(sch, depth, work, cut=False)
+        found = deeper or found
+        if deeper is not None and math.prod(_extents(*deeper)) >= ENOUGH_TASKS:
+            return deeper
     cut = _moved(sch, most, work, cut=True)
     return found if cut is None else cut
 
@@ -121,11 +121,9 @@ def _moved(original: Any, depth: int, work: int, cut: bool) -> tuple[Any, int] |
     *steps, last = child_blocks(sch)
     if cut and not split_last(sch, last, CUT):
         return None
-    try:
-        for block in reversed(steps):
-            sch.compute_at(block, all_loops(sch, last)[depth - 1])
-    except ScheduleError:
-        return None
+    for block in reversed(steps):
+        if not compute_inside(sch, block, all_loops(sch, last)[depth - 1]):
+            return None
     tasks = math.prod(_extents(sch, depth))
     if not tasks or _work(sch) > OVERLAP * work or _work(sch) > tasks * STEP_NUMBERS * len(steps):
         return None

@@ -114,16 +114,6 @@ def softmax_across(x: te.Tensor, axis: int, log: bool = False) -> te.Tensor:
     return te.compute(shape, lambda *i: x(*i) - shift(*without(i)), name="log_softmax")
 
 
-def enlarged(x: te.Tensor, rows: int, columns: int) -> te.Tensor:
-    """NCHW maps with every number repeated ``rows`` x ``columns`` times."""
-    n, c, h, w = x.shape
-    return te.compute(
-        (n, c, h * rows, w * columns),
-        lambda b, k, y, z: x[b, k, y // rows, z // columns],
-        name="enlarged",
-    )
-
-
 def layer_norm(
     x: te.Tensor, scale: te.Tensor, shift: te.Tensor, epsilon: float, lanes: int
 ) -> te.Tensor:

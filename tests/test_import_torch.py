@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from tvm import relax
 
 from tvm_sparsewino import driver
 from tvm_sparsewino.cook_toom import canonical_points, points_to_text
@@ -179,3 +180,64 @@ def test_linear_layers_keep_their_names():
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2, bias=False))
     mod = driver.import_torch(net.eval(), (torch.zeros(5, 3),))
     assert [p.name for p in plan(mod, "llvm")] == ["0", "2"]
+
+
+class Resize(nn.Module):
+    """One resizing."""
+
+    def __init__(self, options):
+        super().__init__()
+        self.options = options
+
+    def forward(self, x):
+        return nn.functional.interpolate(x, **self.options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": (4, 9), "mode": "nearest"},
+        {"size": (4, 9), "mode": "nearest-exact"},
+        {"scale_factor": 2, "mode": "nearest"},
+        {"scale_factor": (0.5, 2), "mode": "bilinear"},
+        {"size": (13, 3), "mode": "bilinear", "align_corners": True},
+        {"scale_factor": 1.3, "mode": "bilinear", "align_corners": True},
+        {"size": (9, 7), "mode": "bilinear", "antialias": True},
+        {"size": (12, 14), "mode": "bicubic"},
+        {"size": (4, 9), "mode": "bicubic", "align_corners": True},
+    ],
+)
+def test_resizing_is_pytorchs(options):
+    x = torch.randn(2, 3, 6, 7, generator=torch.Generator().manual_seed(0))
+    network = Resize(options).eval()
+    mod = driver.import_torch(network, (x,))
+    found = []
+    relax.analysis.post_order_visit(
+        mod["main"], lambda e: found.append(e.op.name) if isinstance(e, relax.Call) else None
+    )
+    assert found == ["relax.image.resize2d"]
+    got = driver.compile(mod, "native")(x.numpy())
+    # PyTorch computes coordinates in float32.
+    assert np.abs(got - network(x).numpy()).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"scale_factor": 1.3, "mode": "bilinear"},
+            "makes no whole number; give their new size, 7",
+        ),
+        ({"size": (3, 3), "mode": "bilinear", "antialias": True}, "antialias=True"),
+    ],
+)
+def test_resizing_that_tvm_does_not_compute(options, words):
+    with pytest.raises(ImportFailed, match=words):
+        driver.import_torch(Resize(options).eval(), (torch.randn(1, 3, 6, 7),))
+
+
+def test_resizing_maps_of_any_size():
+    x, rows = torch.randn(1, 3, 6, 7), torch.export.Dim("rows", min=2, max=64)
+    network = Resize({"scale_factor": 2, "mode": "nearest"}).eval()
+    with pytest.raises(ImportFailed, match="whose rows or columns are open"):
+        driver.import_torch(network, (x,), ({2: rows},))

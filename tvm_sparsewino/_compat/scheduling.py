@@ -6,7 +6,7 @@ from typing import Any
 
 import tvm
 
-from .line import IS_RELAX_LINE, BlockRealize, Schedule, tir
+from .line import IS_RELAX_LINE, BlockRealize, Schedule, ScheduleError, tir
 
 # Simplifies index arithmetic; 0.27 calls its package by another name.
 _Analyzer = (tvm.sym if hasattr(tvm, "sym") else tvm.arith).Analyzer
@@ -50,6 +50,18 @@ def block_loops(sch: Schedule, block: Any, shared: int = 0) -> tuple[list[Any], 
             return None
         kinds[driven.pop()].append(loop)
     return kinds[tir.IterVar.DataPar], kinds[tir.IterVar.CommReduce]
+
+
+def compute_inside(sch: Schedule, block: Any, loop: Any) -> bool:
+    """Compute a block inside a loop of another one; False where TVM cannot, ``sch`` is void then.
+
+    What a table of indices picks out has no bounds that TVM knows, which is an internal error.
+    """
+    try:
+        sch.compute_at(block, loop)
+    except (ScheduleError, tvm.error.InternalError):
+        return False
+    return True
 
 
 def flat_loops(sch: Schedule, block: Any) -> int:
