@@ -13,7 +13,7 @@ import numpy as np
 from tvm import relax
 from tvm.ir import IRModule
 
-from .._compat import constant_array, onnx_converters
+from .._compat import constant, constant_array, onnx_converters
 from ..errors import ImportFailed, SparseWinoError, in_context
 from ..onnx_graph import GraphNode, OnnxGraph
 from . import onnx_conv
@@ -122,7 +122,7 @@ class _Importer:
         if name and name not in self.values:
             if name not in self.graph.constants:
                 raise ImportFailed(f"nothing computes {name!r}")
-            self.values[name] = _constant(self.graph.constants.pop(name))
+            self.values[name] = constant(self.graph.constants.pop(name))
         return self.values[name] if name else None
 
     def _convert(self, node: GraphNode) -> None:
@@ -154,13 +154,8 @@ class _OptionalInputs(list):
 def _as_tensor(value: Any) -> Any:
     """A known shape as a tensor of int64; anything else as it is."""
     if isinstance(value, relax.ShapeExpr):
-        return _constant(np.array([int(d) for d in value.values], np.int64))
+        return constant(np.array([int(d) for d in value.values], np.int64))
     return value
-
-
-def _constant(array: np.ndarray) -> relax.Expr:
-    """``array`` in Relax; without a dtype, TVM would make int64 an int32."""
-    return relax.const(np.asarray(array, order="C"), str(array.dtype))
 
 
 def _split_tuple(builder: relax.BlockBuilder, result: Any) -> list[Any]:

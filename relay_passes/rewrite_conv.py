@@ -9,6 +9,7 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
+from .._compat import constant
 from ..config import LayerPlan
 from ..errors import in_context
 from ..schedules.target import CpuTarget
@@ -70,12 +71,12 @@ def _rewrite(bindings: Bindings, plans: dict[str, LayerPlan], cpu: CpuTarget) ->
 
 
 def _operator(plan: LayerPlan, site: ConvSite, match: EpilogueMatch, cpu: CpuTarget) -> relax.Call:
-    operands = [relax.const(values) for values in match.vectors]
+    operands = [constant(values) for values in match.vectors]
     if match.residual is not None:
         operands.append(match.residual)
     return packed_conv2d(
         site.call.args[0],
-        [relax.const(array) for array in packed_arrays(site, plan, cpu)],
+        [constant(array) for array in packed_arrays(site, plan, cpu)],
         operands,
         plan=plan,
         epilogue=match.epilogue,

@@ -8,6 +8,7 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
+from .._compat import constant
 from ..config_linear import AnyPlan, LinearPlan
 from ..errors import in_context
 from ..schedules.target import CpuTarget
@@ -83,8 +84,8 @@ def _operator(plan: LinearPlan, site: LinearSite, match: LinearMatch, cpu: CpuTa
     packed, bias = packed_linear_arrays(site, match, plan, cpu)
     return packed_linear(
         site.call.args[0],
-        [relax.const(array) for array in packed],
-        None if bias is None else relax.const(bias),
+        [constant(array) for array in packed],
+        None if bias is None else constant(bias),
         plan=plan,
         epilogue=match.epilogue,
         lanes=cpu.lanes,

@@ -34,4 +34,10 @@ def inspect_asm(built: Any) -> str:
 
 def runtime_tensor(array: np.ndarray) -> Any:
     """A copy of ``array`` as TVM's tensor on the CPU."""
-    return (tvm.runtime.tensor if IS_RELAX_LINE else tvm.nd.array)(array)
+    if not IS_RELAX_LINE:
+        return tvm.nd.array(array)
+    # tvm.runtime.tensor leaves a cycle of Python objects that holds ``array`` until the next
+    # garbage collection.
+    tensor = tvm.runtime.empty(array.shape, str(array.dtype))
+    np.from_dlpack(tensor)[...] = array
+    return tensor

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tvm
 
+from .building import runtime_tensor
+
 
 def module_text(mod: tvm.IRModule) -> str:
     """A module as TVMScript, large constants left out."""
@@ -32,9 +34,25 @@ def constant_tensor(expr: Any) -> Any:
 
 
 def constant_array(expr: Any) -> np.ndarray | None:
-    """The value of a constant tensor in Relax, None for anything else."""
+    """The value of a constant tensor in Relax, None for anything else; not to be written to.
+
+    It is the constant's memory. TVM would copy it, and leave a cycle of Python objects that holds
+    the copy until the next garbage collection.
+    """
     tensor = constant_tensor(expr)
-    return None if tensor is None else tensor.numpy()
+    if tensor is None:
+        return None
+    try:
+        array = np.from_dlpack(tensor)
+    except RuntimeError:  # a type that NumPy lacks, such as bfloat16
+        return tensor.numpy()
+    array.flags.writeable = False
+    return array
+
+
+def constant(array: np.ndarray) -> Any:
+    """An array as a constant in Relax, of the same type."""
+    return tvm.relax.const(runtime_tensor(array))
 
 
 def with_constants_replaced(expr: Any, replacement: Callable[[Any], Any]) -> Any:
