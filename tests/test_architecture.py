@@ -65,7 +65,7 @@ LAYERS = (
     ("onnx_io", "nn"),
     (
         *("artefact", "fingerprint", "exchange", "machines", "session", "executable", "loading"),
-        *("batches", "signature", "linking"),
+        *("batches", "batch_choice", "batch_costs", "crew", "signature", "linking"),
         "profile",
         *("building", "driver", "torch_backend", "native", "relay", "tvmc"),
     ),

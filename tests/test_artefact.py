@@ -70,10 +70,11 @@ def test_the_bytes_are_those_of_the_format(path):
     assert len(data) == library + text + FOOTER
     assert digest == hashlib.sha256(data[:-FOOTER] + data[-FOOTER : -FOOTER + 16]).digest()
     described = json.loads(data[library : library + text])
-    assert (described["format"], described["version"]) == ("tvm-sparsewino artefact", 3)
+    assert (described["format"], described["version"]) == ("tvm-sparsewino artefact", 4)
     assert set(described) == {
         *("format", "version", "inputs", "outputs", "returns_tuple"),
         *("target", "features", "plan", "weights", "constants", "versions", "batches"),
+        *("threads", "choice"),
     }
 
 
@@ -153,7 +154,7 @@ def test_plans_are_told_apart_by_batch_size():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"version": 2}, "version 2, this build reads 3"),
+        ({"version": 2}, "version 2, this build reads 4"),
         ({"format": "another"}, "is not one of a compiled network"),
         ({"inputs": None}, "does not fit"),
         ({"inputs": [{"name": "x"}]}, "does not fit.*shape"),

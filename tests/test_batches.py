@@ -1,57 +1,18 @@
 """Rows put together from batch sizes: which ones, and that every row comes out in its place."""
 
 import dataclasses
-import itertools
+import threading
 
 import numpy as np
 import pytest
 
+from tvm_sparsewino import batch_costs, batches
 from tvm_sparsewino._compat import from_dlpack
 from tvm_sparsewino.artefact import Description, TensorInfo
-from tvm_sparsewino.batches import AnyBatch, Pieces, checked_sizes, predicted_costs
-from tvm_sparsewino.config import ConvShape, LayerPlan
+from tvm_sparsewino.batches import AnyBatch, checked_sizes, predicted_costs
+from tvm_sparsewino.config import LayerPlan
 from tvm_sparsewino.errors import ConfigError, ShapeError
 from tvm_sparsewino.exchange import any_tensor, array_of
-
-
-def cheapest(costs, rows):
-    """The least cost of calls for at least so many rows, by trying all that are not too many."""
-    most = [range(-(-rows // size) + 1) for size in costs]
-    counts = itertools.product(*most)
-    enough = (c for c in counts if sum(n * s for n, s in zip(c, costs, strict=True)) >= rows)
-    return min(sum(n * costs[s] for n, s in zip(c, costs, strict=True)) for c in enough)
-
-
-@pytest.mark.parametrize(
-    "costs",
-    [
-        {1: 10.0, 4: 25.0, 16: 80.0},
-        {1: 10.0, 4: 40.0, 16: 160.0},
-        {1: 1.0, 4: 40.0},
-        {3: 7.0, 5: 10.0},
-        {1: 30.0, 8: 31.0},
-        {6: 1.0},
-    ],
-)
-def test_pieces_are_the_cheapest(costs):
-    pieces = Pieces(costs)
-    for rows in range(1, 3 * max(costs)):
-        chosen = pieces(rows)
-        assert sum(chosen) >= rows and set(chosen) <= set(costs)
-        assert list(chosen) == sorted(chosen, reverse=True)
-        if rows <= 2 * max(costs):
-            assert sum(costs[size] for size in chosen) == pytest.approx(cheapest(costs, rows))
-
-
-def test_many_rows_take_the_size_that_is_cheapest_per_row():
-    chosen = Pieces({1: 10.0, 4: 25.0, 16: 80.0})(100_003)
-    assert sum(chosen) >= 100_003
-    assert chosen.count(16) >= 100_003 // 16 - 2 and sum(chosen) - 100_003 < 4
-
-
-def test_equal_costs_take_few_calls_and_few_rows():
-    assert Pieces({1: 1.0, 4: 4.0, 16: 16.0})(16) == (16,)
-    assert Pieces({2: 5.0, 4: 5.0})(1) == (2,)
 
 
 @pytest.mark.parametrize("sizes", [(), (0,), (1, 1), (-4,), (2.0,), (True,), ("4",)])
@@ -85,35 +46,22 @@ def description(costs=None, batches=(1, 4)):
 
 def test_costs_are_the_plans_with_something_for_the_call():
     assert predicted_costs(description({1: 1e6, 4: 3e6})) == {1: 1.05e6, 4: 3.05e6}
+    two = dataclasses.replace(description({1: 1e6, 4: 3e6}), threads=2)
+    assert predicted_costs(two) == {1: 2.05e6, 4: 6.05e6}
     assert predicted_costs(description()) == {1: 1.5, 4: 4.5}
     assert predicted_costs(description({1: 1e6})) == {1: 1.5, 4: 4.5}  # a part says nothing
-
-
-def test_maps_that_no_cache_keeps_make_large_batches_dear():
-    def costs(side):
-        plan = tuple(
-            LayerPlan(
-                f"conv@batch_{size}",
-                ConvShape(size, 64, side, side, 64, 3, (1, 1, 1, 1)),
-                1.0,
-                "left",
-                cost_cycles=1e6 * size,
-            )
-            for size in (1, 16)
-        )
-        return predicted_costs(dataclasses.replace(description(batches=(1, 16)), plan=plan))
-
-    assert Pieces(costs(28))(16) == (16,)  # 3 MB
-    assert Pieces(costs(112))(16) == (1,) * 16  # 51 MB
 
 
 class Functions:
     """Stands for the machines: x * s[0] + s[1] and the sums of its rows; notes its calls."""
 
-    def __init__(self):
-        self.calls = []
+    def __init__(self, meet=None):
+        self.calls, self.threads, self.meet = [], set(), meet
 
     def __call__(self, tensors, function):
+        if self.meet:
+            self.meet.wait(timeout=60)
+        self.threads.add(threading.get_ident())
         x, s = map(array_of, tensors)
         assert function == f"batch_{len(x)}"
         self.calls.append(x.copy())
@@ -141,6 +89,45 @@ def test_every_row_is_in_its_place(rows):
     assert sizes == [4] * (rows // 4) + {0: [], 1: [1], 2: [1, 1], 3: [4]}[rows % 4]
     if rows % 4 == 3:
         np.testing.assert_array_equal(functions.calls[-1][3], 0)
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Pieces run on two threads, however little they take."""
+    monkeypatch.setattr(batches, "threads_in_use", lambda: 2)
+    monkeypatch.setattr(batch_costs, "_HANDING_OVER", -1e9)
+
+
+@pytest.mark.parametrize("rows", [4, 16, 21])
+def test_every_row_is_in_its_place_side_by_side(two_threads, rows):
+    alone = AnyBatch(Functions(), description({1: 1e6}, (1,)))
+    x = np.random.default_rng(rows).standard_normal((rows, 3)).astype(np.float32)
+    s = np.array([2, -3], np.float32)
+    a, b = run(alone, x, s)
+    np.testing.assert_array_equal(a, x * s[0] + s[1])
+    np.testing.assert_array_equal(b, a.sum(axis=1))
+
+
+def test_pieces_are_under_way_at_the_same_time(two_threads):
+    functions = Functions(threading.Barrier(2))
+    batched = AnyBatch(functions, description({1: 1e6}, (1,)))
+    for _ in range(2):
+        run(batched, np.ones((6, 3), np.float32), np.ones(2, np.float32))
+    assert len(functions.threads) == 2 and threading.get_ident() in functions.threads
+
+
+def test_an_error_on_another_thread_reaches_the_caller(two_threads):
+    class Broken(Functions):
+        def __call__(self, tensors, function):
+            both.wait(timeout=60)
+            if threading.get_ident() != caller:
+                raise ValueError("broken")
+            return super().__call__(tensors, function)
+
+    caller, both, functions = threading.get_ident(), threading.Barrier(2), Broken()
+    batched = AnyBatch(functions, description({1: 1e6}, (1,)))
+    with pytest.raises(ValueError, match="broken"):
+        run(batched, np.ones((2, 3), np.float32), np.ones(2, np.float32))
 
 
 def test_batch_sizes_must_agree():

@@ -124,25 +124,54 @@ def test_memory_that_kernels_cannot_read_is_copied():
     np.testing.assert_array_equal(exe(B), A + B)
 
 
-def test_functions_that_call_each_other_stay():
-    @I.ir_module
-    class Calling:
-        @R.function
-        def inner(x: R.Tensor((2, 3), "float32")) -> R.Tensor((2, 3), "float32"):
-            return R.add(x, R.const(1.0))
+@pytest.fixture(scope="module")
+def calling():
+    """(x + A + A) * B by a function that adds A."""
+    builder = relax.BlockBuilder()
+    function(builder, "inner", lambda b, x: relax.op.add(x, const(A)))
+    (inner,) = builder.get().get_global_vars()
 
-        @R.function
-        def main(x: R.Tensor((2, 3), "float32")) -> R.Tensor((2, 3), "float32"):
-            y = Calling.inner(x)
-            return R.multiply(y, R.const(2.0))
+    def twice(b, x):
+        y = b.emit(relax.Call(inner, [b.emit(relax.Call(inner, [x]))]))
+        return relax.op.multiply(y, const(B))
 
+    function(builder, "main", twice)
+    return builder.get()
+
+
+def test_callers_hand_over_what_functions_need(calling):
     with TARGET:
-        lowered = sparsewino_pipeline()(Calling)
-    lifted, constants = lift_constants(lowered)
-    assert lifted is lowered
+        lifted, constants = lift_constants(sparsewino_pipeline()(calling))
+    assert {name: len(numbers) for name, numbers in constants.used.items()} == {
+        "inner": 1,
+        "main": 2,
+    }
+    called = [
+        b.value.op
+        for block in lifted[forward_name("main")].body.blocks
+        for b in block.bindings
+        if isinstance(b.value.op, tvm.ir.GlobalVar)
+    ]
+    assert [var.name_hint for var in called].count(forward_name("inner")) == 2
+    np.testing.assert_array_equal(driver.compile(calling, "llvm")(B), (B + A + A) * B)
+
+
+def test_functions_that_call_each_other_in_a_circle_stay():
+    @I.ir_module
+    class Circle:
+        @R.function
+        def ping(x: R.Tensor((2, 3), "float32")) -> R.Tensor((2, 3), "float32"):
+            y: R.Tensor((2, 3), "float32") = Circle.pong(x)
+            return R.add(y, R.const(1.0))
+
+        @R.function
+        def pong(x: R.Tensor((2, 3), "float32")) -> R.Tensor((2, 3), "float32"):
+            y: R.Tensor((2, 3), "float32") = Circle.ping(x)
+            return R.add(y, R.const(1.0))
+
+    lifted, constants = lift_constants(Circle)
+    assert lifted is Circle
     assert constants == Constants()
-    result = driver.compile(Calling, "llvm")(A)
-    np.testing.assert_array_equal(result, (A + 1) * 2)
 
 
 def test_a_module_in_memory_says_where_its_constants_are(several):

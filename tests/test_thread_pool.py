@@ -94,6 +94,74 @@ def test_a_pool_that_tvm_made_before_is_no_silent_limit():
     assert threads == ["1", "1"]  # the default takes what there is
 
 
+def test_fewer_threads_for_a_while():
+    program = """
+    from tvm_ffi import get_global_func
+    from tvm_sparsewino.thread_pool import fewer_threads, threads_in_use, use_threads
+    count = get_global_func("runtime.NumThreads")
+    print(threads_in_use())
+    use_threads(3)
+    for fewer in (1, 2, 5):
+        with fewer_threads(fewer):
+            print(count(), threads_in_use())
+    try:
+        with fewer_threads(1):
+            raise KeyError
+    except KeyError:
+        print(count(), threads_in_use())
+    """
+    assert python(program) == ["1", "1", "1", "2", "2", "3", "3", "3", "3"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_process_does_not_wait_for_threads_that_it_has_not():
+    """TVM's workers do not survive a fork, its pool does; other threads have pools of their own."""
+    program = """
+    import os, threading
+    from tvm_ffi import get_global_func
+    from tvm_sparsewino.thread_pool import threads_in_use, use_threads
+    count = get_global_func("runtime.NumThreads")
+    use_threads(2)
+    child = os.fork()
+    if child == 0:
+        use_threads(2)
+        print(count(), threads_in_use(), flush=True)
+        def other():
+            use_threads(2)
+            print(count(), threads_in_use(), flush=True)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    use_threads(2)
+    print(count(), threads_in_use())
+    """
+    assert python(program) == ["1", "1", "2", "2", "2", "2"]
+
+
+def test_the_environment_is_as_it_was_whoever_changes_it(monkeypatch):
+    """Pools that several threads make at the same time."""
+    monkeypatch.setenv("TVM_NUM_THREADS", "7")
+    monkeypatch.setattr(thread_pool, "_current", threading.local())
+    inside, most = [0], [0]
+
+    def configure(threads):
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        threading.Event().wait(0.002)
+        inside[0] -= 1
+        return threads
+
+    monkeypatch.setattr(thread_pool, "configure_thread_pool", configure)
+    threads = [threading.Thread(target=thread_pool.use_threads, args=(1, 1)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert os.environ["TVM_NUM_THREADS"] == "7" and most == [1]
+
+
 @pytest.mark.parametrize(("users", "expected"), [(None, "0"), ("1", "1")])
 def test_threads_are_bound_only_if_the_user_says_so(monkeypatch, users, expected):
     seen = {}

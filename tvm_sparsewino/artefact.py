@@ -29,7 +29,9 @@ from .files import replacing
 
 MAGIC = b"tvm-sparsewino artefact\n"
 FORMAT = "tvm-sparsewino artefact"
-VERSION = 3  # 1 had no checksum of the weights, 2 kept constants inside of TVM's executable
+# 1 had no checksum of the weights, 2 kept constants inside of TVM's executable, 3 ran batches of
+# a known size at once only.
+VERSION = 4
 SUFFIX = ".so"
 _FOOTER = struct.Struct("<QQ32s24s")
 _CHUNK = 1 << 20
@@ -77,8 +79,11 @@ class Description:
             the same for every target and plan.
         constants: function -> the numbers of the constants that it uses, in its order.
         versions: of what made it, for people.
-        batches: sizes that there is a function for, where the batch is open; see
-            :func:`batch_entry`. Without any there is one function, "main".
+        batches: sizes that there is a function for, where the batch is open or is run in pieces;
+            see :func:`batch_entry`. Without any there is one function, "main"; where the batch is
+            known "main" runs it, too.
+        threads: that the plan was made for.
+        choice: why a batch of a known size is run at once or in pieces; "" where there is none.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -91,6 +96,28 @@ class Description:
     constants: dict[str, tuple[int, ...]]
     versions: dict[str, str]
     batches: tuple[int, ...] = ()
+    threads: int = 1
+    choice: str = ""
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of a batch of a known size that is run in pieces; None for others."""
+        return None if not self.batches or self._is_open() else int(self.inputs[0].shape[0])
+
+    def opened(self) -> Description:
+        """The same with a symbol for the batch of a known size that is run in pieces."""
+        if self.rows is None:
+            return self
+
+        def with_symbol(info: TensorInfo) -> TensorInfo:
+            batched = info.shape[:1] == (self.rows,)
+            return replace(info, shape=("n", *info.shape[1:])) if batched else info
+
+        inputs, outputs = (tuple(map(with_symbol, x)) for x in (self.inputs, self.outputs))
+        return replace(self, inputs=inputs, outputs=outputs)
+
+    def _is_open(self) -> bool:
+        return any(info.any_batch for info in self.inputs)
 
     def plan_of(self, batch: int) -> tuple[AnyPlan, ...]:
         """The plan of one batch size, with the layers' own names."""
@@ -134,16 +161,25 @@ class Description:
                 constants={str(k): tuple(map(int, v)) for k, v in data["constants"].items()},
                 versions={str(k): str(v) for k, v in data["versions"].items()},
                 batches=tuple(map(int, data["batches"])),
+                threads=int(data["threads"]),
+                choice=str(data["choice"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
             raise ArtefactError(f"its description does not fit: {error!r}") from error
-        is_open = any(info.any_batch for info in read.inputs)
-        if is_open != bool(read.batches) or min(read.batches, default=1) < 1:
+        if not read._has_batches_that_fit():
             raise ArtefactError(
                 f"its description does not fit: batch sizes {list(read.batches)} for "
                 f"{[str(info) for info in read.inputs]}"
             )
         return read
+
+    def _has_batches_that_fit(self) -> bool:
+        if not self.batches or self._is_open():
+            return bool(self.batches) == self._is_open() and min(self.batches, default=1) >= 1
+        first = self.inputs[0].shape[:1] if self.inputs else ()
+        rows, (size, *others) = sum(map(int, first)), self.batches
+        whole = 1 <= size < rows and rows % size == 0 and not others
+        return whole and all(info.shape[:1] == first for info in self.outputs)
 
 
 def batch_entry(size: int) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from ._compat import from_dlpack
 from .artefact import Description, TensorInfo, batch_entry
-from .config import LayerPlan
-from .config_linear import AnyPlan
-from .cost_quantities import FLOAT_BYTES, lines_beyond
+from .batch_costs import CALL_ROWS, Pieces, Round, call_cycles, rounds
+from .crew import Crew
 from .errors import ConfigError, ShapeError
 from .exchange import aligned_empty, any_tensor, array_of
 from .machines import Machines
+from .thread_pool import threads_in_use
 
 # What a network whose batch is open is compiled for. One image alone must not wait for others.
 # Convolutions gain up to 4 images, layers that wait for their weights up to 16, and 4 keeps what is
@@ -20,19 +23,6 @@ from .machines import Machines
 # threads, skylake-avx512): ResNet-18 24.8, 20.4, 19.4, with 90 % zeros 8.9, 6.6, 6.8; AlexNet 29.2,
 # 11.9, 7.7, with 90 % zeros 7.1, 3.2, 2.3.
 DEFAULT_SIZES = (1, 4, 16)
-
-# Cycles that a call takes besides its layers: the virtual machine, and copying rows in and out.
-_CALL = 50_000
-# The same in rows, for networks without a prediction.
-_CALL_ROWS = 0.5
-
-# What a line of a convolution's output costs, written and read again, where the last cache does not
-# keep it from one layer to the next; plans know nothing of what comes after them. Fitted to
-# benchmarks/batch_pieces.py, 90 % zeros, one core of a Zen 3: 16 images at once take 4 ms an image
-# more than 16 calls in ResNet-50, 1.5 ms in MobileNetV2, which is 12 to 18 cycles a line, and 4 at
-# once 2.2 and 0.3 ms.
-_FAR_LINE = 15.0
-_LAST_CACHE = 8 << 20  # bytes of it that a network can hope for
 
 
 def checked_sizes(sizes: Iterable[int]) -> tuple[int, ...]:
@@ -49,59 +39,18 @@ def checked_sizes(sizes: Iterable[int]) -> tuple[int, ...]:
 
 
 def predicted_costs(description: Description) -> dict[int, float]:
-    """What a call of each batch size is predicted to take: cycles.
+    """What a call of each batch size is predicted to take on one thread: cycles.
 
-    Layers that are left as they are have no prediction; where nothing has one, it is rows.
+    Where a size has no prediction, it is rows for all.
     """
     plans = {size: description.plan_of(size) for size in description.batches}
-    cycles = {size: sum(plan.cost_cycles for plan in layers) for size, layers in plans.items()}
-    if not all(cycles.values()):
-        return {size: size + _CALL_ROWS for size in cycles}
-    return {size: cost + sum(map(_far, plans[size])) + _CALL for size, cost in cycles.items()}
-
-
-def _far(plan: AnyPlan) -> float:
-    """Cycles for the output of a convolution that the last cache does not keep."""
-    if not isinstance(plan, LayerPlan) or plan.conv is None:
-        return 0.0
-    shape = plan.conv
-    numbers = shape.n * shape.k * shape.oh * shape.ow
-    return _FAR_LINE * lines_beyond(FLOAT_BYTES * numbers, _LAST_CACHE)
-
-
-class Pieces:
-    """Which batch sizes a number of rows is put together from: what is predicted to be fastest.
-
-    Args:
-        costs: batch size -> what a call takes, in any unit.
-    """
-
-    def __init__(self, costs: Mapping[int, float]) -> None:
-        self._bulk = min(costs, key=lambda size: costs[size] / size)
-        # Rows -> cost, number of calls and size of the first. More rows than that begin with the
-        # size that takes least per row.
-        self._best: list[tuple[float, int, int]] = [(0.0, 0, 0)]
-        for rows in range(1, 2 * max(costs) + 1):
-            self._best.append(min(self._with(size, rows, costs[size]) for size in costs))
-
-    def _with(self, size: int, rows: int, cost: float) -> tuple[float, int, int]:
-        left, calls, _ = self._best[max(rows - size, 0)]
-        return left + cost, calls + 1, size
-
-    def __call__(self, rows: int) -> tuple[int, ...]:
-        """Batch sizes, largest first, whose sum is at least ``rows``: the rows that are too many
-        are part of a call that is faster with them than the calls without.
-        """
-        count = max(0, -(-(rows - len(self._best) + 1) // self._bulk))
-        pieces, left = [self._bulk] * count, rows - count * self._bulk
-        while left > 0:
-            pieces.append(self._best[left][2])
-            left -= pieces[-1]
-        return tuple(sorted(pieces, reverse=True))
+    cycles = {size: call_cycles(plan, description.threads) for size, plan in plans.items()}
+    return cycles if all(cycles.values()) else {size: size + CALL_ROWS for size in cycles}
 
 
 class AnyBatch:
-    """Runs a network whose batch is open; safe to call from several threads.
+    """Runs a network that consists of functions for some batch sizes; safe to call from several
+    threads.
 
     Args:
         machines: run one batch size.
@@ -110,11 +59,15 @@ class AnyBatch:
 
     def __init__(self, machines: Machines, description: Description) -> None:
         self._machines = machines
-        self._description = description
-        self._pieces = Pieces(predicted_costs(description))
+        self._description = description.opened()
+        self._costs = predicted_costs(description)
+        self._pieces = Pieces(self._costs)
+        self._crew = Crew()
 
     def __call__(self, tensors: Sequence[Any]) -> list[Any]:
         """Outputs for TVM's tensors; no later call changes them.
+
+        As many threads work as the calling thread's kernels use. Results do not depend on them.
 
         Raises:
             ShapeError: inputs of different batch sizes, or of none.
@@ -125,15 +78,27 @@ class AnyBatch:
         if pieces == (rows,):
             return self._machines(tensors, batch_entry(rows))
         outputs = [aligned_empty(info.of_batch(rows)) for info in self._description.outputs]
-        start = 0
-        for size in pieces:
-            taken = [self._part(*pair, start, size) for pair in self._named(tensors)]
-            results = self._machines(taken, batch_entry(size))
-            for output, result in zip(outputs, results, strict=True):
-                part = output[start : start + size]
-                part[...] = array_of(result)[: len(part)]
-            start += size
+        starts = _starts(pieces)
+        for part in rounds(pieces, self._costs, threads_in_use()):
+            self._run(part, starts, tensors, outputs)
         return list(map(from_dlpack, outputs))
+
+    def _run(
+        self, part: Round, starts: Iterator[int], tensors: Sequence[Any], outputs: list[np.ndarray]
+    ) -> None:
+        piece = partial(self._piece, tensors, outputs, part.size)
+        tasks = [partial(piece, next(starts)) for _ in range(part.count)]
+        self._crew.run(tasks, part.at_once, part.threads)
+
+    def _piece(
+        self, tensors: Sequence[Any], outputs: list[np.ndarray], size: int, start: int
+    ) -> None:
+        """Compute ``size`` rows."""
+        taken = [self._part(*pair, start, size) for pair in self._named(tensors)]
+        results = self._machines(taken, batch_entry(size))
+        for output, result in zip(outputs, results, strict=True):
+            part = output[start : start + size]
+            part[...] = array_of(result)[: len(part)]
 
     def _named(self, tensors: Sequence[Any]) -> Iterable[tuple[TensorInfo, Any]]:
         return zip(self._description.inputs, tensors, strict=True)
@@ -157,3 +122,11 @@ class AnyBatch:
         filled[: len(rows)] = rows
         filled[len(rows) :] = 0
         return from_dlpack(filled)
+
+
+def _starts(pieces: Iterable[int]) -> Iterator[int]:
+    """The first row of every piece."""
+    start = 0
+    for size in pieces:
+        yield start
+        start += size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tvm.ir import IRModule
 from ._autoload import autoload
 from ._version import __version__
 from .artefact import Description
+from .batch_choice import planned, with_plan
 from .building import build
 from .config import CompileConfig
 from .config_linear import AnyPlan
@@ -24,16 +26,16 @@ from .fingerprint import weights_digest
 from .loading import load
 from .machines import ENTRY
 from .memory import release_freed
-from .records import Record, read_records
+from .records import Record, Records, read_records
 from .relay_passes.import_onnx import import_onnx_graph
 from .relay_passes.import_torch import import_exported_program
 from .relay_passes.open_batch import opened_alike
-from .relay_passes.pipeline import prepare, sparsewino_pipeline
+from .relay_passes.pipeline import sparsewino_pipeline
 from .relay_passes.plan_layers import as_cpu_target
 from .relay_passes.plan_layers import plan as plan_layers
 from .schedules.cpu_features import instruction_sets, missing_on_host
 from .schedules.target import CpuTarget
-from .signature import signature, with_batches
+from .signature import signature
 from .thread_pool import settled_threads
 from .tuner.measure import LocalMachine
 from .tuner.network import Layer, layers_to_tune, tune_layers
@@ -195,7 +197,9 @@ def compile(
     """Compile a network for a CPU.
 
     With an open batch, there is one function for each of some batch sizes in what is compiled, and
-    a call with any number of rows is put together from those.
+    a call with any number of rows is put together from those. A batch of a known size whose rows do
+    not depend on each other is compiled in the same way where that is predicted to be faster; the
+    description's ``choice`` says what was chosen.
 
     Args:
         mod: a module in Relax whose function "main" takes and returns tensors of static shapes; the
@@ -204,7 +208,8 @@ def compile(
         config: options; the defaults if None.
         num_threads: threads that a call uses. None means TVM_NUM_THREADS, else OMP_NUM_THREADS,
             else all cores this process may use; fewer if TVM made a smaller pool before.
-        plan: one plan per convolution and linear layer; made here if None.
+        plan: one plan per convolution and linear layer of ``mod``, whose batch of a known size is
+            run at once, then; made here if None.
         dump_dir: a folder that gets the module after every phase, made if missing.
         records: a file that :func:`tune` wrote. Layers of which it has a measurement for these
             kernels, this target and this number of threads get the plan that was fastest; the
@@ -224,28 +229,31 @@ def compile(
     autoload()
     cpu = as_cpu_target(target)
     threads = settled_threads(num_threads)  # first: folding constants makes TVM's pool
-    func, network, sizes = with_batches(mod, batches)
-    inputs, outputs, returns_tuple = signature(func)
-    if dump_dir is not None:
-        Path(dump_dir).mkdir(parents=True, exist_ok=True)
     if plan is not None and records is not None:
         raise ConfigError("a plan was given, which leaves nothing for records to decide")
     known = read_records(records, kernel_version()) if records is not None else None
-    network = prepare()(network)  # plans are of the layers as they will run
-    plans = plan_layers(network, cpu, config, threads, known) if plan is None else tuple(plan)
-    pipeline = sparsewino_pipeline(config, plans, dump_dir)
-    built, constants = build(network, cpu.tvm_target(), pipeline)
+    if plan is None:
+        chosen = planned(mod, batches, partial(_plan, cpu, config), threads, known)
+    else:
+        chosen = with_plan(mod, batches, tuple(plan), threads)
+    inputs, outputs, returns_tuple = signature(chosen.func)
+    if dump_dir is not None:
+        Path(dump_dir).mkdir(parents=True, exist_ok=True)
+    pipeline = sparsewino_pipeline(config, chosen.plans, dump_dir)
+    built, constants = build(chosen.network, cpu.tvm_target(), pipeline)
     description = Description(
         inputs=inputs,
         outputs=outputs,
         returns_tuple=returns_tuple,
         target=cpu.text,
         features=instruction_sets(cpu.features()),
-        plan=plans,
+        plan=chosen.plans,
         weights=weights_digest(mod),
         constants=dict(constants.used),
         versions={"tvm-sparsewino": __version__, "apache-tvm": _tvm_version()},
-        batches=sizes,
+        batches=chosen.batches,
+        threads=chosen.threads,
+        choice=chosen.choice,
     )
     return Executable(built, description, constants, threads)
 
@@ -288,7 +296,6 @@ def tune(
     """
     autoload()
     cpu, config = as_cpu_target(target), config or CompileConfig()
-    mod = prepare()(with_batches(mod, batches)[1])
     if not budget > 0:
         raise ConfigError(f"budget must be a positive number of seconds, got {budget!r}")
     if Path(records).exists():
@@ -298,14 +305,26 @@ def tune(
         missing = missing_on_host(instruction_sets(cpu.features()))
         if missing:
             raise TargetError(f"{cpu.text!r} needs {', '.join(missing)}, which this CPU lacks")
-        layers = layers_to_tune(mod, cpu, config, threads)
-        machine = LocalMachine(cpu, threads)
-        return tune_layers(layers, cpu, threads, machine, records, budget, report)
+        chosen = planned(mod, batches, partial(_plan, cpu, config), threads)
+        layers = layers_to_tune(chosen.network, cpu, config, chosen.threads)
+        machine = LocalMachine(cpu, chosen.threads)
+        return tune_layers(layers, cpu, chosen.threads, machine, records, budget, report)
     if not rpc_key or target == "native" or num_threads is None:
         raise ConfigError("a remote machine needs its key, its target and the number of threads")
-    layers = layers_to_tune(mod, cpu, config, num_threads)
-    with remote_machine(rpc_tracker, rpc_key, cpu, num_threads) as machine:
-        return tune_layers(layers, cpu, num_threads, machine, records, budget, report)
+    chosen = planned(mod, batches, partial(_plan, cpu, config), num_threads)
+    layers = layers_to_tune(chosen.network, cpu, config, chosen.threads)
+    with remote_machine(rpc_tracker, rpc_key, cpu, chosen.threads) as machine:
+        return tune_layers(layers, cpu, chosen.threads, machine, records, budget, report)
+
+
+def _plan(
+    cpu: CpuTarget,
+    config: CompileConfig | None,
+    network: IRModule,
+    threads: int,
+    records: Records | None,
+) -> tuple[AnyPlan, ...]:
+    return plan_layers(network, cpu, config, threads, records)
 
 
 def _tvm_version() -> str:

@@ -77,8 +77,8 @@ def profile(
     Args:
         machines: run the network.
         description: what it is; its plan tells which layer a kernel computes.
-        tensors: the inputs, TVM's tensors; where the batch is open, with one of the sizes that
-            there is a function for.
+        tensors: the inputs, TVM's tensors; where the batch is open or run in pieces, with one of
+            the sizes that there is a function for.
         runs: at least 1.
         clock: seconds; ``time.thread_time`` on a machine that others use, for one thread.
     """
@@ -110,7 +110,7 @@ def _entry(description: Description, tensors: Sequence[Any]) -> tuple[str, tuple
     """The function that takes tensors of these shapes, and its plan."""
     if not description.batches:
         return ENTRY, description.plan
-    pairs = zip(description.inputs, tensors, strict=True)
+    pairs = zip(description.opened().inputs, tensors, strict=True)
     batch = next(int(tensor.shape[0]) for info, tensor in pairs if info.any_batch)
     return batch_entry(batch), description.plan_of(batch)
 

@@ -65,7 +65,7 @@ def with_batches(
     mod = relax.transform.Normalize()(mod)
     func = mod[ENTRY]
     if batch_symbol(func) is None:
-        func = opened(func, _with_batch(func), _SYMBOL)
+        func = opened(func, batched_inputs(func), _SYMBOL)
     check_rows_apart(func, batch_symbol(func))
     mod[ENTRY] = func
     return func, instances(mod, sizes, batch_entry), sizes
@@ -86,20 +86,27 @@ def signature(
     return inputs, outputs, isinstance(func.ret_ty, relax.TupleType)
 
 
-def _info(what: str, name: str, ty: relax.TensorType) -> TensorInfo:
-    shape = [int(d) if isinstance(d, tir.IntImm) else str(d) for d in ty.shape.values]
-    if any(isinstance(extent, str) for extent in shape[1:]):
-        raise ShapeError(f"{what} has the symbolic shape {ty.shape}; only its batch may be open")
-    return TensorInfo(name, tuple(shape), tensor_dtype(ty))
+def batched_inputs(func: relax.Function) -> list[str]:
+    """Names of the inputs whose first dimension is the first input's.
 
+    Args:
+        func: of static shapes.
 
-def _with_batch(func: relax.Function) -> list[str]:
-    """Inputs whose first dimension is the first input's."""
+    Raises:
+        ShapeError: the first input has no dimension, or there is none.
+    """
     shapes = [[int(extent) for extent in param.ty.shape.values] for param in func.params]
     if not shapes or not shapes[0]:
         raise ShapeError("a network without inputs that begin with a batch has no batch sizes")
     pairs = zip(func.params, shapes, strict=True)
     return [param.name for param, shape in pairs if shape[:1] == shapes[0][:1]]
+
+
+def _info(what: str, name: str, ty: relax.TensorType) -> TensorInfo:
+    shape = [int(d) if isinstance(d, tir.IntImm) else str(d) for d in ty.shape.values]
+    if any(isinstance(extent, str) for extent in shape[1:]):
+        raise ShapeError(f"{what} has the symbolic shape {ty.shape}; only its batch may be open")
+    return TensorInfo(name, tuple(shape), tensor_dtype(ty))
 
 
 def _tensors(func: relax.Function) -> list[tuple[str, Any]]:

@@ -28,6 +28,8 @@ _SPINS = "1000"  # half a millisecond on an idle core, longer than from one kern
 _current = threading.local()
 # What TVM_NUM_THREADS was before this module raised it, by the value it was raised to.
 _before_raise: dict[str | None, str | None] = {}
+# By process: held while the environment is changed, so that no thread restores another's changes.
+_locks: dict[int, threading.Lock] = {}
 
 
 def default_threads() -> int:
@@ -60,20 +62,30 @@ def settled_threads(wanted: int | None) -> int:
     return wanted
 
 
-def use_threads(threads: int) -> None:
+def use_threads(threads: int, most: int | None = None) -> None:
     """Let kernels that the calling thread starts use ``threads`` threads, itself included.
 
     Threads are not bound to cores unless the user set TVM_BIND_THREADS. TVM_NUM_THREADS is raised
-    in the environment of this process where TVM would otherwise run every loop serially.
+    in the environment of this process where TVM would otherwise run every loop serially. The thread
+    that a child process begins with has lost its workers in the fork, if there were any: it uses
+    itself alone, other threads of the child as many as they are told.
+
+    Args:
+        threads: how many.
+        most: how many there are to be in TVM's pool, should this be the thread's first call; as
+            many as cores, if None and not fewer than ``threads``.
 
     Raises:
         ConfigError: the number is not positive, or TVM made a smaller pool in this thread before.
     """
     if not isinstance(threads, int) or threads < 1:
         raise ConfigError(f"the number of threads must be a positive integer, got {threads!r}")
+    if _lost_in_fork():
+        _current.threads = configure_thread_pool(1)
+        return
     if getattr(_current, "threads", None) == threads:
         return
-    got = _configure(threads)
+    got = _configure(threads, most)
     if got != threads:
         raise ConfigError(
             f"{threads} threads were asked for, but TVM made its pool in this thread with {got}; "
@@ -81,18 +93,48 @@ def use_threads(threads: int) -> None:
         )
 
 
-def _configure(threads: int) -> int:
+def threads_in_use() -> int:
+    """How many threads kernels that the calling thread starts use; one if it has not been told."""
+    return getattr(_current, "threads", None) or 1
+
+
+@contextmanager
+def fewer_threads(threads: int) -> Iterator[None]:
+    """Let kernels that the calling thread starts use ``threads`` threads within the block.
+
+    No more than they use outside: TVM's pool is there already, so that this takes microseconds.
+    """
+    before = threads_in_use()
+    if threads >= before:
+        yield
+        return
+    _current.threads = configure_thread_pool(threads)
+    try:
+        yield
+    finally:
+        _current.threads = configure_thread_pool(before)
+
+
+def _configure(threads: int, most: int | None = None) -> int:
     """Ask TVM for ``threads`` threads; returns how many it gives."""
-    size = max(threads, available_cores())
-    os.environ.setdefault(_SPIN, _SPINS)  # for good: workers read it when they start
-    with _environment({_THREADS: str(size), _BIND: os.environ.get(_BIND, "0")}):
-        _current.threads = configure_thread_pool(threads)
-    serial = (_number_in(os.environ) or available_cores() // 2) <= 1
-    if threads > 1 and serial:
-        # For good: TVM's loops look at it whenever they run, on any thread.
-        _before_raise[str(size)] = os.environ.get(_THREADS)
-        os.environ[_THREADS] = str(size)
+    size = max(threads, available_cores() if most is None else most)
+    # One lock per process: a child may be forked while another thread holds its parent's.
+    with _locks.setdefault(os.getpid(), threading.Lock()):
+        os.environ.setdefault(_SPIN, _SPINS)  # for good: workers read it when they start
+        with _environment({_THREADS: str(size), _BIND: os.environ.get(_BIND, "0")}):
+            _current.threads = configure_thread_pool(threads)
+            _current.process = os.getpid()
+        serial = (_number_in(os.environ) or available_cores() // 2) <= 1
+        if threads > 1 and serial:
+            # For good: TVM's loops look at it whenever they run, on any thread.
+            _before_raise[str(size)] = os.environ.get(_THREADS)
+            os.environ[_THREADS] = str(size)
     return _current.threads
+
+
+def _lost_in_fork() -> bool:
+    """Whether the calling thread's pool was made before a fork that this process began with."""
+    return getattr(_current, "process", None) not in (None, os.getpid())
 
 
 def _number_in(environment: Mapping[str, str | None]) -> int:

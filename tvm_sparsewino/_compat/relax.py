@@ -55,11 +55,17 @@ def constant(array: np.ndarray) -> Any:
     return tvm.relax.const(runtime_tensor(array))
 
 
-def with_constants_replaced(expr: Any, replacement: Callable[[Any], Any]) -> Any:
-    """An expression in Relax with ``replacement(constant)`` for each constant tensor in it."""
+def with_constants_replaced(
+    expr: Any,
+    replacement: Callable[[Any], Any],
+    call_replacement: Callable[[Any], Any] = lambda call: call,
+) -> Any:
+    """An expression in Relax with ``replacement(constant)`` for each constant tensor in it, and
+    ``call_replacement(call)`` for each call.
+    """
     # TVM never frees a mutator, which its object in C++ holds, and what that is made of. So a
-    # mutator must not hold a replacement that knows of a network's constants.
-    replacements = [replacement]
+    # mutator must not hold replacements that know of a network's constants.
+    replacements = [replacement, call_replacement]
 
     @tvm.relax.expr_functor.mutator
     class Replacing(tvm.relax.PyExprMutator):
@@ -67,6 +73,9 @@ def with_constants_replaced(expr: Any, replacement: Callable[[Any], Any]) -> Any
             return op if constant_tensor(op) is None else replacements[0](op)
 
         visit_constant_ = visit_generic_const_  # 0.26
+
+        def visit_call_(self, op: Any) -> Any:
+            return replacements[1](super().visit_call_(op))
 
     try:
         return Replacing().visit_expr(expr)

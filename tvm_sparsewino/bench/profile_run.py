@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from ..errors import ConfigError
+from ..exchange import any_tensor
 from ..executable import Executable
 from ..profile import NetworkTime, profile
 from ..schedules.target import parse_target
@@ -28,7 +29,8 @@ def profile_network(
         runs: calls that are measured.
         clock: "wall", or "cpu" for one thread on a machine that others use.
         seed: of the inputs: normally distributed, whole numbers zero.
-        batch: which of the batch sizes, where the batch is open; the smallest if None.
+        batch: which of the batch sizes, where the batch is open or run in pieces; the smallest if
+            None.
 
     Raises:
         ConfigError: runs below 1, another clock, "cpu" with more than one thread, or a batch size
@@ -43,14 +45,16 @@ def profile_network(
         raise ConfigError(f"there are kernels for batches {list(sizes)}, not for {batch}")
     rows = batch or min(sizes, default=1)
     rng = np.random.default_rng(seed)
+    inputs = [info.of_batch(rows) for info in exe.description.opened().inputs]
     arrays = [
         rng.standard_normal(info.shape, np.float32)
         if info.dtype == "float32"
         else np.zeros(info.shape, info.dtype)
-        for info in (info.of_batch(rows) for info in exe.inputs)
+        for info in inputs
     ]
+    tensors = [any_tensor(*pair) for pair in zip(inputs, arrays, strict=True)]
     use_threads(exe.num_threads)
-    return profile(exe.machines, exe.description, exe.tensors(*arrays), runs, CLOCKS[clock])
+    return profile(exe.machines, exe.description, tensors, runs, CLOCKS[clock])
 
 
 def machine_limits(exe: Executable) -> Limits:

@@ -42,7 +42,9 @@ def _summary(description: Any) -> str:
     lines = [f"target {description.target}, needs {', '.join(description.features) or 'nothing'}"]
     lines += [f"input {info.name}: {info}" for info in description.inputs]
     lines += [f"output {info.name}: {info}" for info in description.outputs]
-    if description.batches:
+    if description.choice:
+        lines.append(description.choice)
+    elif description.batches:
         sizes = ", ".join(map(str, description.batches))
         lines.append(f"any batch, put together from kernels for batches {sizes}")
     return "\n".join(lines)

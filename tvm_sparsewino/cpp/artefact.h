@@ -30,7 +30,7 @@ struct TensorInfo {
 struct Description {
   std::vector<TensorInfo> inputs, outputs;
   bool returns_tuple;
-  std::vector<int64_t> batches;  // sizes that there are functions for, where the batch is open
+  std::vector<int64_t> batches;  // sizes that there are functions for beside main, or instead
   std::vector<std::string> features;
 };
 
@@ -94,7 +94,7 @@ inline std::vector<TensorInfo> TensorInfos(const json::Value& value) {
 
 inline Description ReadDescription(const std::string& path) {
   const auto data = json::Parse(CheckedText(path)).cast<json::Object>();
-  if (data.at("version").cast<int64_t>() != 3) throw std::runtime_error("of another version");
+  if (data.at("version").cast<int64_t>() != 4) throw std::runtime_error("of another version");
   Description description;
   description.inputs = TensorInfos(data.at("inputs"));
   description.outputs = TensorInfos(data.at("outputs"));

@@ -62,13 +62,13 @@ int64_t BatchOf(const TensorInfo& info, const std::vector<int64_t>& batches,
 
 // The network with a number for its batch, and the name of its function.
 std::string BindBatch(Description* description, const std::vector<std::string>& files) {
-  if (description->batches.empty()) return "main";
   int64_t batch = 0;
   for (size_t i = 0; i < description->inputs.size() && batch == 0; ++i) {
     const TensorInfo& info = description->inputs[i];
     const bool open = !info.shape.empty() && info.shape[0] == sparsewino::kAnyBatch;
     if (open) batch = BatchOf(info, description->batches, files[i]);
   }
+  if (batch == 0) return "main";  // also where the batch is known, whether run in pieces or not
   for (auto* infos : {&description->inputs, &description->outputs}) {
     for (TensorInfo& info : *infos) {
       std::replace(info.shape.begin(), info.shape.end(), sparsewino::kAnyBatch, batch);
