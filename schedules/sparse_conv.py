@@ -5,12 +5,12 @@ The method of Park et al. (Faster CNNs with Direct Sparse Convolutions and Guide
 
 Tasks run in parallel; none reads what another writes, so results do not depend on the number of
 threads. A task computes a block of output channels of one panel. Block by block of input channels
-it copies the panel's rows (:mod:`.sparse_input`), if they cannot be read in place, then, tile by
-tile, runs through its output channels: what a tile reads stays in L1, the weights stream past it.
-Where all of the panel stays there the loops are the other way round, so that the output is written
-in long runs. Sums of a block of input channels wait in scratch for the next. The last panel of an
-image is moved back to end with it: the rows it shares with the one before get the same values from
-both.
+it copies the panel's rows (:mod:`.sparse_input`) or pixels (:mod:`.sparse_runs`), if they cannot be
+read in place, then, tile by tile, runs through its output channels: what a tile reads stays in L1,
+the weights stream past it. Where all of the panel stays there the loops are the other way round, so
+that the output is written in long runs. Sums of a block of input channels wait in scratch for the
+next. The last panel of an image is moved back to end with it: the rows it shares with the one
+before get the same values from both.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..geometry_sparse import SparseLayout, register_tile
 from .epilogue import EpilogueOperands
 from .sparse_input import emit_sparse_input
 from .sparse_prefetch import prefetch_ahead
+from .sparse_runs import emit_runs
 from .sparse_tile import Work, emit_tile
 from .wide import wide
 
@@ -66,6 +67,9 @@ def emit_sparse_conv(
             first = tvm_ir.bind(block // layout.k_blocks * layout.channels + channel)
             if layout.in_place:
                 source = _in_place(data, layout, image, first, start)
+            elif layout.kind == "runs":
+                emit_runs(data, scratch, layout, (image, first, count, start))
+                source = scratch.__getitem__
             else:
                 emit_sparse_input(data, scratch, layout, image, first, count, start)
                 source = scratch.__getitem__

@@ -40,7 +40,7 @@ def _prefetch_outputs(work: Work, number: Any, index: Any) -> None:
         return
     later = slice_number(work, tir.min(index + ahead, layout.slices - 1))
     y, x = corner(layout, tile, number)
-    first = work.start + x if layout.in_place else (work.start + y) * layout.shape.ow + x
+    first = work.start + x if layout.is_flat else (work.start + y) * layout.shape.ow + x
     first = tvm_ir.bind(first)
     run = tile.lines * layout.line if tile.lines else tile.vectors * layout.lanes
     for member in slice_members(work, later):
@@ -74,5 +74,5 @@ def line_count(run: int, layout: SparseLayout, tile: Tile) -> int:
     """Cache lines that ``run`` pixels of a tile may touch; maps begin with a line."""
     shape, length = layout.shape, tile.vectors * layout.lanes
     starts = [CACHE_LINE, shape.oh * shape.ow, length, layout.line]
-    starts += [layout.rows, layout.total_rows] if layout.in_place else [shape.ow]
+    starts += [layout.rows, layout.total_rows] if layout.is_flat else [shape.ow]
     return ceil_div(run + CACHE_LINE - gcd(*starts), CACHE_LINE)

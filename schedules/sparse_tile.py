@@ -170,7 +170,7 @@ def corner(layout: SparseLayout, tile: Tile, number: Any) -> tuple[Any, Any]:
     parts = tile.count // layout.lines
     length = tile.vectors * layout.lanes
     y = tvm_ir.bind(number // parts)
-    return y, tvm_ir.bind(tir.min((number - y * parts) * length, layout.line - length))
+    return y, tvm_ir.bind(tir.min((number - y * parts) * length, layout.reach - length))
 
 
 def _place(layout: SparseLayout, tile: Tile, i: int) -> tuple[int, int]:
@@ -179,7 +179,7 @@ def _place(layout: SparseLayout, tile: Tile, i: int) -> tuple[int, int]:
     if tile.is_buffered or not tile.lines:
         return 0, i * lanes
     line, vector = divmod(i, ceil_div(layout.line, lanes))
-    return line, min(vector * lanes, layout.line - lanes)
+    return line, min(vector * lanes, layout.reach - lanes)
 
 
 def _write(
@@ -201,8 +201,11 @@ def _write_row(
     layout, lanes, epilogue, (y, x) = work.layout, work.layout.lanes, work.epilogue, corner
 
     def store(value: Any, dy: Any, dx: Any, width: int) -> None:
-        line, pixel = (0, work.start + x) if layout.in_place else (work.start + y, x)
-        where = [work.image, k, line + dy, tvm_ir.ramp(pixel + dx, 1, width)]
+        line, pixel = (0, work.start + x) if layout.is_flat else (work.start + y, x)
+        pixel = pixel + dx
+        if layout.reach > layout.line:
+            pixel = tir.min(pixel, work.start + (layout.line - lanes))
+        where = [work.image, k, line + dy, tvm_ir.ramp(pixel, 1, width)]
         T.buffer_store(work.output, epilogue.finish(value, where, k, width), where)
 
     biased = [tvm_ir.bind(epilogue.add_bias(value, k, lanes)) for value in sums]

@@ -75,3 +75,16 @@ def test_lines_that_come_for_a_run_of_a_channel(vectors, lines):
     assert tile.vectors == vectors
     steps = layout.panels * tile.count * 128 * 0.1 * 512
     assert count_work(layout, 0.1, core).missed_lines / steps == pytest.approx(lines, rel=1e-3)
+
+
+def test_a_run_of_every_channel_that_l1_holds_is_better_than_a_whole_map():
+    """Inputs that outgrow L1 by far cost lines; a run is copied once, and then in L1."""
+    shape, core = ConvShape(1, 256, 14, 14, 1024, 1), Core()
+
+    def work(vectors):
+        plan = LayerPlan("", shape, 0.1, "sparse_direct", 0, vectors, 0, 0, 4)
+        return count_work(sparse_layout(plan, 8), 0.1, core)
+
+    assert work(3).missed_lines < work(0).missed_lines / 2
+    assert work(2).missed_lines == 0
+    assert predict_sparse_direct(shape, 0.1, core).blocking.panel_vectors in (3, 4, 5, 6)

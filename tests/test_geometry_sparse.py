@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tvm_sparsewino.config import ConvShape, LayerPlan
 from tvm_sparsewino.errors import ShapeError
-from tvm_sparsewino.geometry_sparse import reads_in_place, register_tile, sparse_layout
+from tvm_sparsewino.geometry_sparse import choose_kind, register_tile, sparse_layout
 
 LANES, REGISTERS = st.sampled_from([4, 8, 16]), st.sampled_from([16, 32])
 SMALL = st.integers(1, 4)
@@ -53,7 +53,7 @@ def filled(layout, x, row):
 def test_every_tap_of_every_pixel_lies_where_the_offset_says(layout, data):
     """Rows that share their zeros never share anything else."""
     s = layout.shape
-    if layout.in_place:
+    if layout.is_flat:
         return
     x = np.random.default_rng(0).uniform(1, 2, (s.h, s.w))
     top, left, bottom, right = s.padding
@@ -81,9 +81,9 @@ def test_tiles_cover_every_pixel_and_fit_the_registers(layout, registers):
         floats = tile.vectors * layout.lanes
         assert floats >= (tile.lines if not tile.is_buffered else 1) * layout.line
     else:
-        assert tile.vectors * layout.lanes <= layout.line
+        assert tile.vectors * layout.lanes <= layout.reach
         parts, rest = divmod(tile.count, layout.lines)
-        assert not rest and parts * tile.vectors * layout.lanes >= layout.line
+        assert not rest and parts * tile.vectors * layout.lanes >= layout.reach
 
 
 def test_rows_share_the_zeros_between_them():
@@ -97,17 +97,30 @@ def test_rows_share_the_zeros_between_them():
     assert layout(columns=1).row_stride == 16
 
 
-def test_what_is_read_in_place():
+def test_where_inputs_are_read():
     alone = ConvShape(1, 4, 12, 4, 4, 1)
-    assert reads_in_place(alone, 8)
-    assert not reads_in_place(alone, 64)
+    assert choose_kind(alone, 8) == "map"
+    assert choose_kind(alone, 64) == "planes"
+    assert choose_kind(ConvShape(1, 4, 7, 7, 4, 1), 8) == "runs"
     for other in (
-        ConvShape(1, 4, 7, 7, 4, 1),
         ConvShape(1, 4, 12, 4, 4, 1, (0, 0, 1, 0)),
         ConvShape(1, 4, 12, 4, 4, 1, stride=2),
         ConvShape(1, 4, 12, 4, 4, 1, columns=2),
     ):
-        assert not reads_in_place(other, 8)
+        assert choose_kind(other, 8) == "planes"
+
+
+@given(st.integers(4, 300), st.integers(0, 40), LANES, REGISTERS, st.integers(1, 4))
+def test_runs_of_pixels_hold_every_pixel_in_whole_vectors(pixels, vectors, lanes, registers, rows):
+    shape = ConvShape(1, 3, 1, pixels, 5, 1)
+    layout = sparse_layout(
+        LayerPlan("", shape, 1.0, "sparse_direct", 0, vectors, 0, 0, rows), lanes
+    )
+    assume(layout.kind == "runs")
+    tile = register_tile(layout, registers)
+    assert layout.reach % lanes == 0 and 0 <= layout.reach - layout.line < lanes
+    assert layout.channel_stride >= layout.reach and layout.channel_stride % lanes == 0
+    assert tile.count * tile.vectors * lanes >= layout.reach >= tile.vectors * lanes
 
 
 def test_a_shape_that_no_kernel_takes():

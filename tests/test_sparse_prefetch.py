@@ -39,7 +39,7 @@ def written(case):
             if not tile.lines:
                 y, part = divmod(number, tile.count // layout.lines)
                 x = min(part * length, layout.line - length)
-            row = start + x if layout.in_place else (start + y) * shape.ow + x
+            row = start + x if layout.is_flat else (start + y) * shape.ow + x
             yield row, run
 
 

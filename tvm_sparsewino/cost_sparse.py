@@ -12,17 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from functools import lru_cache
+from math import ceil
 
 from .config import ConvShape, LayerPlan
 from .cost import Blocking, Core, Cost
 from .geometry import CACHE_LINE, ceil_div, check_shape
-from .geometry_sparse import SparseLayout, Tile, register_tile, sparse_layout
+from .geometry_sparse import SparseLayout, Tile, choose_kind, register_tile, sparse_layout
 
 FLOAT_BYTES = 4
 FMA_LATENCY = 4.0
 FMAS_PER_CYCLE = 2.0
 LOADS_PER_CYCLE = 2.0
 L1_SHARE = 0.6  # of L1 that holds a tile's inputs; weights and sums pass through the rest
+RUN_SHARE, RUN_LINES = 0.8, 0.6  # the same of copied runs, and what a line of them costs from L2
 L2_SHARE = 0.5  # of L2 that holds what a panel reads, and its sums
 MOST_L2 = 4  # times L2: panels whose scratch is larger are not compared
 FAR_SUMS = 3.0  # how much dearer a vector of sums is beyond L2
@@ -31,6 +33,7 @@ ONE_LOAD = (2, 4)  # rows whose values are one load
 
 ROWS = (1, 2, 3, 4)
 PANEL_VECTORS = (7, 12, 20, 28, 60, 120, 0)
+RUN_VECTORS = (3, 4, 5, 6, 9, *PANEL_VECTORS)  # where runs of pixels are copied
 CHANNEL_BLOCKS = (24, 48, 96, 128, 256, 0)
 K_BLOCKS = (64, 128, 256, 512, 0)
 
@@ -105,9 +108,10 @@ def _blockings(shape: ConvShape, core: Core) -> Iterator[Blocking]:
     per_group, channels = shape.k // shape.groups, shape.c // shape.groups
     k_blocks = [min(k or per_group, per_group) for k in (K_BLOCKS if core.threads > 1 else (0,))]
     blocks = dict.fromkeys(min(c or channels, channels) for c in CHANNEL_BLOCKS)
+    runs = choose_kind(shape, core.lanes) == "runs"
     seen = set()
     for rows in dict.fromkeys(min(rows, per_group) for rows in ROWS):
-        for vectors in PANEL_VECTORS:
+        for vectors in RUN_VECTORS if runs else PANEL_VECTORS:
             panel = sparse_layout(_plan(shape, Blocking(vectors, 0, 0, rows)), core.lanes).rows
             for k in dict.fromkeys(k_blocks):
                 for c in blocks:
@@ -137,14 +141,15 @@ def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
     tiles = tasks * tile.count * layout.slices
     steps = tiles * density * layout.channels * shape.taps
     missing = _missing(layout, tile, core)
-    lines = rows * _run_lines(tile.vectors * layout.lanes / CACHE_LINE)
+    lines = rows * _run_lines(layout, tile)
     vectors = tiles * rows * tile.vectors
     copied_rows, copied = (tasks * n for n in _copies(layout))
     if layout.in_place and _is_far(shape.n * shape.c * shape.h * shape.w, core):
         copied_rows = tasks * tile.count * layout.channels
     in_order = layout.horizontal.stride == 1
     # Lines that a tile meets for the first time, whatever stays in L1 from then on.
-    met = 0.0 if layout.in_place else _tile_floats(layout, tile) / CACHE_LINE
+    here = layout.in_place or (layout.kind == "runs" and tile.count == 1)
+    met = 0.0 if here else _tile_floats(layout, tile) / CACHE_LINE
     met *= tasks * tile.count * layout.channels
     copied_lines = 2 * layout.scratch_size / CACHE_LINE * layout.channel_blocks
     read = layout.channel_block * layout.rows if layout.in_place else 0
@@ -181,10 +186,13 @@ def _step(layout: SparseLayout, tile: Tile) -> float:
     return max(products / FMAS_PER_CYCLE, loads / LOADS_PER_CYCLE, FMA_LATENCY)
 
 
-def _run_lines(run: float) -> float:
-    """Lines that come for ``run`` lines of a channel: parts of them at the ends, and what the CPU
-    fetches behind a run that it has noticed, for nothing.
+def _run_lines(layout: SparseLayout, tile: Tile) -> float:
+    """Lines that come for a tile's pixels of a channel: parts of them at the ends, and what the CPU
+    fetches behind a run that it has noticed, for nothing. Copied runs lie close together.
     """
+    run = tile.vectors * layout.lanes / CACHE_LINE
+    if layout.kind == "runs" and tile.count == 1:
+        return RUN_LINES * ceil(run)
     return run + 0.5 + (OVERSHOT if run > NOTICED else 0.0)
 
 
@@ -193,13 +201,16 @@ def _missing(layout: SparseLayout, tile: Tile, core: Core) -> float:
     read = layout.channel_block * _tile_floats(layout, tile)
     if layout.slices_outside:
         read = min(read, layout.scratch_size)
-    return max(0.0, 1 - L1_SHARE * core.l1_bytes / max(read * FLOAT_BYTES, 1))
+    share = RUN_SHARE if layout.kind == "runs" else L1_SHARE
+    return max(0.0, 1 - share * core.l1_bytes / max(read * FLOAT_BYTES, 1))
 
 
 def _tile_floats(layout: SparseLayout, tile: Tile) -> float:
     """Floats of a channel that a tile reads, whole cache lines."""
     y, x, lines = layout.vertical, layout.horizontal, max(tile.lines, 1)
-    if layout.in_place or layout.shape.taps == 1:
+    if layout.kind == "runs" and tile.count == 1:
+        return layout.reach
+    if layout.shape.taps == 1:
         return ceil_div(tile.vectors * layout.lanes, CACHE_LINE) * CACHE_LINE
     if layout.is_merged:
         lines = max(1, round(tile.vectors * layout.lanes / layout.shape.ow))
@@ -213,6 +224,8 @@ def _copies(layout: SparseLayout) -> tuple[float, float]:
     """Rows that one task copies, and vectors of them."""
     if layout.in_place:
         return 0.0, 0.0
+    if layout.kind == "runs":
+        return layout.channels, layout.channels * layout.reach / layout.lanes
     rows = layout.channels * layout.phase_rows * len(layout.vertical.phases)
     vectors = ceil_div(layout.row_stride, layout.lanes) * len(layout.horizontal.phases)
     return rows, rows * vectors

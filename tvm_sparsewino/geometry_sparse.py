@@ -4,8 +4,16 @@ Every tap of a filter is a place in memory, counted from where the output pixel 
 knows no channels, rows or columns, only offsets. For that the rows that a *panel* (a run of whole
 output rows of one image) reads are copied into scratch, one plane per channel and per *phase*, a
 phase being what lies at one remainder by the stride. Rows of a plane share the zeros between them:
-those at a row's end are those before the next. A 1x1 filter of stride 1 needs no copy where the
-map itself is such a plane, of whole cache lines: its offsets are places in the map.
+those at a row's end are those before the next. There are three kinds of places:
+
+*planes*: as above.
+
+*map*: a 1x1 filter of stride 1 without padding needs no copy where channels of the map begin with a
+cache line. Offsets are places in the map.
+
+*runs*: the same filter on other maps, where vectors would lie across two lines. A panel is a run of
+pixels, whatever row they are in, and the runs of the channels lie in scratch one after the other,
+in whole vectors: what a tile reads fills as little of L1 as it can.
 
 Outputs are computed along *lines*: runs of pixels that lie together in the output and whose inputs
 lie together in a plane. A line is an output row, or all pixels of a panel where rows follow each
@@ -28,6 +36,7 @@ from .geometry_panels import (
     panel_rows,
 )
 
+SHORT_RUN = 128  # floats of a copied run up to which none aliases with another in L1
 SPARE_REGISTERS = 4  # beside the sums: the rows' values, and what the compiler needs
 
 
@@ -79,17 +88,27 @@ class SparseLayout(BlockedPanels):
     The last panel of an image is moved back to end where the image ends.
 
     Attributes:
-        in_place: whether inputs are read from the map itself. ``rows`` are then pixels.
+        kind: "map", "runs" or "planes", see above.
     """
 
-    in_place: bool
+    kind: str
+
+    @property
+    def in_place(self) -> bool:
+        """Whether inputs are read from the map itself."""
+        return self.kind == "map"
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether ``rows`` are pixels, whatever row of the map they are in."""
+        return self.kind != "planes"
 
     # ---- tasks ----
 
     @property
     def total_rows(self) -> int:
-        """What panels cut: output rows, or pixels where inputs are read in place."""
-        return self.shape.oh * self.shape.ow if self.in_place else self.shape.oh
+        """What panels cut: output rows, or pixels."""
+        return self.shape.oh * self.shape.ow if self.is_flat else self.shape.oh
 
     @property
     def all_rows_exist(self) -> bool:
@@ -101,14 +120,19 @@ class SparseLayout(BlockedPanels):
     @property
     def line(self) -> int:
         """Pixels of a line."""
-        if self.in_place:
+        if self.is_flat:
             return self.rows
         return self.rows * self.shape.ow if self.is_merged else self.shape.ow
 
     @property
+    def reach(self) -> int:
+        """Floats of a line that vectors run along: copied runs are whole vectors."""
+        return round_up(self.line, self.lanes) if self.kind == "runs" else self.line
+
+    @property
     def lines(self) -> int:
         """Lines of a panel."""
-        return 1 if self.in_place or self.is_merged else self.rows
+        return 1 if self.is_flat or self.is_merged else self.rows
 
     @property
     def is_merged(self) -> bool:
@@ -150,8 +174,11 @@ class SparseLayout(BlockedPanels):
         """Floats from one channel to the next: an odd number of cache lines, against aliasing."""
         if self.in_place:
             return self.shape.h * self.shape.w
+        if self.kind == "runs" and self.reach <= SHORT_RUN:
+            return self.reach
         planes = len(self.vertical.phases) * len(self.horizontal.phases)
-        return (ceil_div(planes * self.plane_stride, CACHE_LINE) | 1) * CACHE_LINE
+        floats = self.reach if self.kind == "runs" else planes * self.plane_stride
+        return (ceil_div(floats, CACHE_LINE) | 1) * CACHE_LINE
 
     @property
     def scratch_size(self) -> int:
@@ -171,15 +198,12 @@ class SparseLayout(BlockedPanels):
         return plane * self.plane_stride + y.step_of(i) * self.row_stride + x.step_of(j)
 
 
-def reads_in_place(shape: ConvShape, lanes: int) -> bool:
-    """Whether a map is a plane as the kernel wants it: no filter, no step, no border.
-
-    Channels that do not begin with a cache line are better copied: vectors across two lines are two
-    loads, and fill more of L1.
-    """
+def choose_kind(shape: ConvShape, lanes: int) -> str:
+    """Where inputs are read: see the module's text."""
     alone = shape.taps == 1 and shape.stride == (1, 1) and not any(shape.padding)
-    pixels = shape.h * shape.w
-    return alone and pixels >= lanes and pixels % CACHE_LINE == 0
+    if not alone or shape.h * shape.w < lanes:
+        return "planes"
+    return "runs" if shape.h * shape.w % CACHE_LINE else "map"
 
 
 @lru_cache(maxsize=1024)
@@ -193,14 +217,14 @@ def sparse_layout(plan: LayerPlan, lanes: int) -> SparseLayout:
     """
     shape = plan.conv
     check_shape(shape)
-    in_place = reads_in_place(shape, lanes)
-    if in_place:
+    kind = choose_kind(shape, lanes)
+    if kind != "planes":
         pixels = shape.h * shape.w
         share = even_share(pixels, plan.panel_vectors * lanes or pixels)
         rows = min(round_up(share, lanes), pixels)
     else:
         rows = panel_rows(shape.oh, shape.ow, lanes, True, plan.panel_vectors)
-    return SparseLayout(shape, lanes, rows, *channel_sizes(plan), in_place)
+    return SparseLayout(shape, lanes, rows, *channel_sizes(plan), kind)
 
 
 @dataclass(frozen=True)
@@ -234,7 +258,7 @@ def register_tile(layout: SparseLayout, registers: int) -> Tile:
     whole = ceil_div(line, lanes)
     if whole > most:
         vectors = ceil_div(whole, ceil_div(whole, most))
-        return Tile(vectors, 0, lines * ceil_div(line, vectors * lanes))
+        return Tile(vectors, 0, lines * ceil_div(layout.reach, vectors * lanes))
     count = ceil_div(lines, min(most // whole, lines))
     each = ceil_div(lines, count)
     return Tile(each * whole, each, count)
