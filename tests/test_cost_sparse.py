@@ -86,5 +86,5 @@ def test_a_run_of_every_channel_that_l1_holds_is_better_than_a_whole_map():
         return count_work(sparse_layout(plan, 8), 0.1, core)
 
     assert work(3).missed_lines < work(0).missed_lines / 2
-    assert work(2).missed_lines == 0
+    assert work(2).missed_lines < work(3).missed_lines
     assert predict_sparse_direct(shape, 0.1, core).blocking.panel_vectors in (3, 4, 5, 6)

@@ -49,7 +49,7 @@ class SparseWork:
         sums: vectors of sums put aside, and taken up again.
         outputs: vectors of outputs.
         copied: vectors of input rows copied in order.
-        shuffled: vectors of rows that are taken apart by stride.
+        shuffled: vectors of rows that are taken apart by stride, and of short runs.
         rows: copied rows; of a map beyond L2 that is read in place, what a tile reads of a channel.
         far_lines: lines of the maps, read or written, that do not stay in L2.
         tasks: independent pieces of work.
@@ -146,10 +146,9 @@ def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
     copied_rows, copied = (tasks * n for n in _copies(layout))
     if layout.in_place and _is_far(shape.n * shape.c * shape.h * shape.w, core):
         copied_rows = tasks * tile.count * layout.channels
-    in_order = layout.horizontal.stride == 1
+    in_order = layout.horizontal.stride == 1 and layout.kind != "runs"
     # Lines that a tile meets for the first time, whatever stays in L1 from then on.
-    here = layout.in_place or (layout.kind == "runs" and tile.count == 1)
-    met = 0.0 if here else _tile_floats(layout, tile) / CACHE_LINE
+    met = 0.0 if layout.in_place else _tile_floats(layout, tile) / CACHE_LINE
     met *= tasks * tile.count * layout.channels
     copied_lines = 2 * layout.scratch_size / CACHE_LINE * layout.channel_blocks
     read = layout.channel_block * layout.rows if layout.in_place else 0
@@ -182,7 +181,8 @@ def _step(layout: SparseLayout, tile: Tile) -> float:
     products = rows * tile.vectors
     splats = 1 if rows in ONE_LOAD else rows
     # Vectors across two lines are not told apart: their price came out as nothing.
-    loads = products + rows + splats
+    offsets = rows / 2 if rows % 2 == 0 else rows  # two with one load
+    loads = products + offsets + splats
     return max(products / FMAS_PER_CYCLE, loads / LOADS_PER_CYCLE, FMA_LATENCY)
 
 
@@ -225,7 +225,7 @@ def _copies(layout: SparseLayout) -> tuple[float, float]:
     if layout.in_place:
         return 0.0, 0.0
     if layout.kind == "runs":
-        return layout.channels, layout.channels * layout.reach / layout.lanes
+        return 0.0, layout.channels * layout.reach / layout.lanes
     rows = layout.channels * layout.phase_rows * len(layout.vertical.phases)
     vectors = ceil_div(layout.row_stride, layout.lanes) * len(layout.horizontal.phases)
     return rows, rows * vectors
