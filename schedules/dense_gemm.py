@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import _compat as tvm_ir
-from .._compat import T
+from .._compat import T, tir
 from ..config import LayerPlan
 from ..geometry import KernelLayout, register_tiles
+from .chains import CHAIN, emit_chains, has_long_rows, store_sums
+from .wide import wide
 
 UNROLLED_CHANNELS = 16  # longest block of channels that is one straight piece of code
 
@@ -73,18 +75,28 @@ class _Block:
         def at(row: int, i: int) -> Any:
             return tvm_ir.ramp((row * self.count + i) * lanes, 1, lanes)
 
-        with tvm_ir.local_buffer((width * self.count * lanes,)) as sums:
-            for row, i in every:
-                T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [at(row, i)])
-            self._emit_products(sums, at, tvm_ir.bind(inputs[number]))
-            base = self.coordinate * layout.product.coordinate_stride + self.vector * lanes
-            for row in range(width):
-                offset = tvm_ir.bind(rows[number * width + row] + base)
-                for i in range(self.count):
-                    target = tvm_ir.ramp(offset + i * lanes, 1, lanes)
-                    T.buffer_store(self.product, sums[at(row, i)], [target])
+        places = [at(row, i) for row, i in every]
+        first_input = tvm_ir.bind(inputs[number])
+        base = self.coordinate * layout.product.coordinate_stride + self.vector * lanes
 
-    def _emit_products(self, sums: Any, at: Callable, first_input: Any) -> None:
+        def emit_chain(first: Any, channels: Any, adds: Any) -> None:
+            with tvm_ir.local_buffer((width * self.count * lanes,)) as sums:
+                for place in places:
+                    T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [place])
+                self._emit_products(sums, at, first_input, first, channels)
+                offsets = [tvm_ir.bind(rows[number * width + row] + base) for row in range(width)]
+                pairs = [
+                    (tvm_ir.ramp(offsets[r] + i * lanes, 1, lanes), at(r, i)) for r, i in every
+                ]
+                store_sums(self.product, sums, pairs, adds)
+
+        channels = self.plan.conv.c // self.plan.conv.groups
+        emit_chains(tir.const(channels, "int32"), has_long_rows(self.plan), emit_chain)
+
+    def _emit_products(
+        self, sums: Any, at: Callable, first_input: Any, first: Any, count: Any
+    ) -> None:
+        """Products of ``count`` channels from ``first`` on, which begins a chain."""
         layout, width, lanes = self.layout, self.plan.rows_at_once, self.layout.panels.lanes
         scratch, shape = layout.v, self.plan.conv
         channels = shape.c // shape.groups
@@ -101,20 +113,37 @@ class _Block:
                 for i, x in enumerate(xs):
                     T.buffer_store(sums, sums[at(row, i)] + value * x, [at(row, i)])
 
+        several = has_long_rows(self.plan)
         aligned = shape.groups == 1 or channels % scratch.block == 0
-        if scratch.block > UNROLLED_CHANNELS or not aligned:
-            with T.serial(0, channels) as channel:
-                x = tvm_ir.bind(scratch.channel_offset(first_input + channel) + base)
-                step(x, weights + channel * width)
+        whole_chains = not several or CHAIN % scratch.block == 0
+        if scratch.block > UNROLLED_CHANNELS or not (aligned and whole_chains):
+            with T.serial(0, count) as number:
+                channel = first + number
+                # With 32 bits TVM fails to simplify what the loop over chains makes of it.
+                place = scratch.channel_offset(wide(first_input + channel))
+                step(tvm_ir.bind(place + base), weights + channel * width)
             return
         start = tvm_ir.bind(scratch.channel_offset(first_input) + base)
         whole, rest = divmod(channels, scratch.block)
+        parts = whole
+        if several:
+            first_part = tvm_ir.bind(first // scratch.block)
+            parts = tir.min(whole - first_part, CHAIN // scratch.block)
         if whole:
-            with T.serial(0, whole) as part:
+            with T.serial(0, parts) as number:
+                part = first_part + number if several else number
                 x = tvm_ir.bind(start + part * scratch.block_stride)
                 weight = tvm_ir.bind(weights + part * (scratch.block * width))
                 for c in range(scratch.block):
                     step(x + c * scratch.stride, weight + c * width)
-        for c in range(rest):
-            x = start + whole * scratch.block_stride + c * scratch.stride
-            step(x, weights + (whole * scratch.block + c) * width)
+
+        def emit_rest() -> None:
+            for c in range(rest):
+                x = start + whole * scratch.block_stride + c * scratch.stride
+                step(x, weights + (whole * scratch.block + c) * width)
+
+        if rest and several:
+            with T.If(first + count == channels), T.Then():
+                emit_rest()
+        elif rest:
+            emit_rest()

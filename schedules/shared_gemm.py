@@ -16,6 +16,7 @@ from .._compat import T
 from ..config import LayerPlan
 from ..geometry import KernelLayout
 from ..row_slices import vector_parts
+from .chains import emit_chains, has_long_rows, store_sums
 from .wide import wide
 
 
@@ -50,7 +51,8 @@ def emit_shared_gemm(
                 wide(coordinate) * scratch.coordinate_stride + first * lanes
                 for scratch in (layout.v, layout.product)
             ]
-            _emit_part(packed, v, product, number, bases, (plan.rows_at_once, count, lanes))
+            sizes = (plan.rows_at_once, count, lanes)
+            _emit_part(packed, v, product, number, bases, sizes, has_long_rows(plan))
             first += count
 
 
@@ -61,23 +63,33 @@ def _emit_part(
     number: Any,
     bases: Sequence[Any],
     sizes: tuple[int, int, int],
+    several: bool,
 ) -> None:
-    """One slice over one part of the panel: ``sizes`` are rows, vectors and lanes."""
+    """One slice over one part of the panel: ``sizes`` are rows, vectors and lanes.
+
+    ``several`` tells whether its steps may be more than a chain.
+    """
     starts, rows, offsets, values = packed
     (v_base, product_base), (width, count, lanes) = bases, sizes
-    with tvm_ir.local_buffer((width * count * lanes,)) as sums:
-        for i in range(width * count):
-            T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [tvm_ir.ramp(i * lanes, 1, lanes)])
-        start = tvm_ir.bind(wide(starts[number]))
-        with T.serial(0, wide(starts[number + 1]) - start) as step:
-            p = tvm_ir.bind(start + step)
-            base = tvm_ir.bind(wide(offsets[p]) + v_base)
-            _emit_step(sums, (values, p * width), (v, base), sizes)
-        for row in range(width):
-            base = tvm_ir.bind(wide(rows[number * width + row]) + product_base)
-            for i in range(count):
-                at = tvm_ir.ramp((row * count + i) * lanes, 1, lanes)
-                T.buffer_store(product, sums[at], [tvm_ir.ramp(base + i * lanes, 1, lanes)])
+    places = [tvm_ir.ramp(i * lanes, 1, lanes) for i in range(width * count)]
+
+    def emit_chain(first: Any, steps: Any, adds: Any) -> None:
+        with tvm_ir.local_buffer((width * count * lanes,)) as sums:
+            for at in places:
+                T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [at])
+            with T.serial(0, steps) as step:
+                p = tvm_ir.bind(start + first + step if several else start + step)
+                base = tvm_ir.bind(wide(offsets[p]) + v_base)
+                _emit_step(sums, (values, p * width), (v, base), sizes)
+            pairs = []
+            for row in range(width):
+                base = tvm_ir.bind(wide(rows[number * width + row]) + product_base)
+                targets = [tvm_ir.ramp(base + i * lanes, 1, lanes) for i in range(count)]
+                pairs += zip(targets, places[row * count :], strict=False)
+            store_sums(product, sums, pairs, adds)
+
+    start = tvm_ir.bind(wide(starts[number]))
+    emit_chains(wide(starts[number + 1]) - start, several, emit_chain)
 
 
 def _emit_step(

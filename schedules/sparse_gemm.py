@@ -14,6 +14,7 @@ from .. import _compat as tvm_ir
 from .._compat import T
 from ..config import LayerPlan
 from ..geometry import KernelLayout
+from .chains import emit_chains, has_long_rows, store_sums
 from .splat import load_splats
 from .wide import wide
 
@@ -71,21 +72,29 @@ def emit_rows(
     def at(row: int, i: int) -> Any:
         return tvm_ir.ramp((row * vectors + i) * lanes, 1, lanes)
 
-    with tvm_ir.local_buffer((width * vectors * lanes,)) as sums:
-        for row in range(width):
-            for i in range(vectors):
+    every = [(row, i) for row in range(width) for i in range(vectors)]
+    rows, first_row = written
+
+    def emit_chain(first: Any, count: Any, adds: Any) -> None:
+        with tvm_ir.local_buffer((width * vectors * lanes,)) as sums:
+            for row, i in every:
                 T.buffer_store(sums, tvm_ir.broadcast(0.0, lanes), [at(row, i)])
-        with T.serial(0, steps) as step:
-            splats = load_splats(values, tvm_ir.bind((value_start + step) * width), width, lanes)
-            for row, value in enumerate(splats):
-                offset = offsets[(offset_start + step) * width + row]
-                base = tvm_ir.bind(wide(offset) + v_base)
-                for i in range(vectors):
-                    x = v[tvm_ir.ramp(base + i * lanes, 1, lanes)]
-                    T.buffer_store(sums, sums[at(row, i)] + value * x, [at(row, i)])
-        rows, first_row = written
-        for row in range(width):
-            base = tvm_ir.bind(wide(rows[first_row + row]) + product_base)
-            for i in range(vectors):
-                target = tvm_ir.ramp(base + i * lanes, 1, lanes)
-                T.buffer_store(product, sums[at(row, i)], [target])
+            with T.serial(0, count) as number:
+                step = number + first if several else number
+                splats = load_splats(
+                    values, tvm_ir.bind((value_start + step) * width), width, lanes
+                )
+                for row, value in enumerate(splats):
+                    offset = offsets[(offset_start + step) * width + row]
+                    base = tvm_ir.bind(wide(offset) + v_base)
+                    for i in range(vectors):
+                        x = v[tvm_ir.ramp(base + i * lanes, 1, lanes)]
+                        T.buffer_store(sums, sums[at(row, i)] + value * x, [at(row, i)])
+            bases = [
+                tvm_ir.bind(wide(rows[first_row + row]) + product_base) for row in range(width)
+            ]
+            pairs = [(tvm_ir.ramp(bases[r] + i * lanes, 1, lanes), at(r, i)) for r, i in every]
+            store_sums(product, sums, pairs, adds)
+
+    several = has_long_rows(plan)
+    emit_chains(steps, several, emit_chain)

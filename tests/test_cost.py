@@ -215,3 +215,16 @@ def test_blocking_is_what_a_plan_takes():
         "channel_block",
         "rows_at_once",
     )
+
+
+def test_products_in_the_place_of_inputs_miss_l2_less():
+    """Half of the scratch, where a task computes one block of output channels."""
+    shape, blocking = ConvShape(1, 128, 28, 28, 128, 3, (1, 1, 1, 1)), Blocking(4, 64, 16, 2)
+
+    def misses(**how):
+        sizes = dataclasses.replace(blocking, **how.pop("sizes", {}))
+        kind = ("sparse_winograd", 4, 0.1, AVX2, sizes)
+        return quantities(shape, *kind, **how)[1].l2_misses
+
+    assert misses(split_k=True) < misses()
+    assert misses(sizes={"k_block": 128}) < misses()

@@ -115,7 +115,7 @@ def price(
     prices: Prices = PRICES,
 ) -> Cost:
     """The cost of ``shape`` with a given blocking; other arguments as for :func:`predict`."""
-    stages = quantities(shape, algorithm, m, density, core, blocking, structure)
+    stages = quantities(shape, algorithm, m, density, core, blocking, structure, split_k)
     panels = make_panels(shape, m, core.lanes, blocking.panel_vectors)
     shares = _shares(shape, panels, blocking, core.threads, split_k)
     cycles = [share * stage.cycles(prices) for share, stage in zip(shares, stages, strict=True)]

@@ -21,6 +21,8 @@ FMAS_PER_CYCLE = 2.0
 FMA_LATENCY = 4.0
 # Rows whose values are one load.
 _ONE_LOAD = (2, 4)
+# A load of an offset beside one of a vector: whole registers have a third port on the fitted core.
+_OFFSET_LOAD = 0.5
 # Slices whose multiply-adds are under way at a time: the reorder buffer looks beyond one.
 _SLICES_IN_FLIGHT = 1.5
 # Share of L1 that one coordinate's inputs may fill before the rest pushes them out.
@@ -99,6 +101,7 @@ def quantities(
     core: Core,
     blocking: Blocking,
     structure: str = "unstructured",
+    split_k: bool = False,
 ) -> tuple[Quantities, Quantities, Quantities]:
     """What input transform, product and output transform do, all panels together."""
     transform = cook_toom(m, shape.r)
@@ -120,9 +123,9 @@ def quantities(
         activation_lines=outputs,
     )
     if algorithm == "sparse_winograd":
-        middle = _sparse_product(shape, panels, density, core, blocking, structure)
+        middle = _sparse_product(shape, panels, density, core, blocking, structure, split_k)
     else:
-        middle = _dense_product(shape, panels, core, blocking)
+        middle = _dense_product(shape, panels, core, blocking, split_k)
     return first, middle, last
 
 
@@ -133,8 +136,9 @@ def _sparse_product(
     core: Core,
     blocking: Blocking,
     structure: str,
+    split_k: bool,
 ) -> Quantities:
-    """One load per multiply-add and one for the values, then what each slice of rows costs.
+    """One load per multiply-add, those of values and offsets, then what each slice of rows costs.
 
     The values of two or four rows are one load. Rows that share their pattern load their inputs
     once; their values come again for every part of a panel that registers cannot hold whole.
@@ -145,7 +149,8 @@ def _sparse_product(
     # Accumulators of one slice are the independent chains; a few slices overlap in the core.
     latency = FMA_LATENCY / _SLICES_IN_FLIGHT / together
     parts = len(vector_parts(v, together, core.vector_registers)) if sharing > 1 else 1
-    loads = (v / sharing + parts / (together if together in _ONE_LOAD else 1)) / LOADS_PER_CYCLE
+    splats = parts / (together if together in _ONE_LOAD else 1)
+    loads = (v / sharing + _OFFSET_LOAD * parts / sharing + splats) / LOADS_PER_CYCLE
     step = max(loads, v / FMAS_PER_CYCLE, parts * latency)
     offsets = nonzeros / (panels.alpha**2 if structure == "kernel" else sharing)
     lines = FLOAT_BYTES * (nonzeros + offsets) / LINE_BYTES
@@ -154,11 +159,13 @@ def _sparse_product(
         steps=panels.count * nonzeros * step,
         slices=panels.count * parts * rows / together,
         product_stores=panels.count * rows * v,
-        **_moved(shape, panels, core, blocking, lines, touched),
+        **_moved(shape, panels, core, blocking, split_k, lines, touched),
     )
 
 
-def _dense_product(shape: ConvShape, panels: Panels, core: Core, blocking: Blocking) -> Quantities:
+def _dense_product(
+    shape: ConvShape, panels: Panels, core: Core, blocking: Blocking, split_k: bool
+) -> Quantities:
     """Register blocks of rows x vectors: busy multiply-adders, or loads where blocks are flat."""
     rows, channels = blocking.rows_at_once, shape.c // shape.groups
     blocks = ceil_div(panels.vectors, max(1, (core.vector_registers - 1) // (rows + 1)))
@@ -171,7 +178,7 @@ def _dense_product(shape: ConvShape, panels: Panels, core: Core, blocking: Block
         steps=panels.count * slices * channels * step * blocks,
         slices=panels.count * slices * blocks,
         product_stores=panels.count * slices * rows * panels.vectors,
-        **_moved(shape, panels, core, blocking, lines, touched),
+        **_moved(shape, panels, core, blocking, split_k, lines, touched),
     )
 
 
@@ -180,13 +187,14 @@ def _moved(
     panels: Panels,
     core: Core,
     blocking: Blocking,
+    split_k: bool,
     weight_lines: float,
     touched: float,
 ) -> dict[str, float]:
     """Cache lines that the product moves between levels, all panels together.
 
     Args:
-        shape, panels, core, blocking: what is computed, and how.
+        shape, panels, core, blocking, split_k: what is computed, and how.
         weight_lines: lines of all weights and offsets; every panel reads each once.
         touched: lines of transformed inputs that the product reads in a panel, repeats counted.
     """
@@ -199,7 +207,10 @@ def _moved(
     missing = max(0.0, 1 - _L1_SHARE * core.l1_bytes / inputs)
     once = min(lines * shape.c * passes, touched)
     into_l1 = once + missing * max(0.0, touched - once)
-    scratch = lines * (shape.c + blocking.k_block) * LINE_BYTES
+    # Products take the place of inputs where a task computes one block of output channels.
+    is_shared = passes == 1 or split_k
+    channels = max(shape.c, blocking.k_block) if is_shared else shape.c + blocking.k_block
+    scratch = lines * channels * LINE_BYTES
     weights = weight_lines * LINE_BYTES
     # Transformed inputs and products are written and read; what L2 cannot hold goes through L3.
     spilled = max(0.0, 1 - core.l2_bytes / scratch)
