@@ -9,7 +9,7 @@ import pytest
 from relax_networks import module, winograd
 from tvm import relax
 
-from tvm_sparsewino import driver, native
+from tvm_sparsewino import batch_choice, driver, native
 from tvm_sparsewino.cli.main import main
 from tvm_sparsewino.errors import ArtefactError
 from tvm_sparsewino.schedules.cpu_features import _INSTRUCTION_SETS
@@ -83,6 +83,24 @@ def test_a_size_of_an_open_batch(folder):
     done = shipped(folder, "open.so", "two.npy", "x.npy")
     assert done.returncode == 4
     assert "with a first size of 1, 3, got {'descr': '<f4'" in done.stderr
+
+
+@needs_compiler
+def test_a_batch_in_pieces(folder, monkeypatch):
+    monkeypatch.setattr(batch_choice, "call_cycles", lambda plans, threads: plans[0].conv.n ** 1.5)
+    shape = (3, *SHAPE[1:])
+    build = module(lambda b, x: winograd(b, x, np.ones((36, 4, 4), np.float32)), shape)
+    exe = driver.compile(build, "llvm")
+    assert exe.description.batches == (1,)
+    exe.save(folder / "pieces.so")
+    x = np.random.default_rng(5).standard_normal(shape).astype("float32")
+    np.save(folder / "whole.npy", x)
+    np.save(folder / "one.npy", x[:1])
+    done = shipped(folder, "pieces.so", "whole.npy", "out.npy")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    np.testing.assert_array_equal(np.load(folder / "out.npy"), exe(x))
+    done = shipped(folder, "pieces.so", "one.npy", "x.npy")
+    assert done.returncode == 4 and "one.npy: expected {'descr': '<f4'" in done.stderr
 
 
 @needs_compiler
