@@ -106,9 +106,11 @@ def saved(model, tmp_path_factory):
     [
         (6, lambda rows: rows**1.5, (1,)),
         (6, lambda rows: 1.0, ()),
-        (6, lambda rows: rows, ()),  # equal costs take one call
+        (6, lambda rows: rows, (1,)),  # equal costs
+        (6, lambda rows: rows**0.99, (1,)),  # 2 % more
+        (6, lambda rows: rows**0.97, ()),  # 6 % more
         (8, lambda rows: 1.0 if rows == 4 else rows, (4,)),
-        (6, lambda rows: 1.0 if rows == 4 else rows, ()),  # 4 do not divide 6
+        (6, lambda rows: 1.0 if rows == 4 else rows**0.9, ()),  # 4 do not divide 6
         (7, lambda rows: rows**1.5, (1,)),
         (1, lambda rows: 1.0, ()),
     ],
