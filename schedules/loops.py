@@ -111,11 +111,17 @@ def _tasks(sch: Any, outer: Sequence[Any]) -> int:
 
 
 def _flattened(sch: Any, block: Any, loops: list[Any], lanes: int) -> tuple[list[Any], Any]:
-    """Outer loops and an inner one, which is as long as enough tasks and whole vectors allow."""
+    """Outer loops and an inner one, which is as long as enough tasks and whole vectors allow.
+
+    Of rows that are not made of whole vectors, it takes as few as together are: with more of them,
+    TVM no longer sees that a vector's places follow each other.
+    """
     extents = [loop_extent(sch, loop) for loop in loops]
     flat = flat_loops(sch, block)
     if 0 in extents or flat < 2:
         return loops[:-1], loops[-1]
+    if extents[-1] % lanes:
+        flat = next((n for n in range(2, flat) if math.prod(extents[-n:]) % lanes == 0), flat)
     if math.prod(extents[-flat:]) % lanes:
         while math.prod(extents[:-flat]) < FEW_TASKS and flat > 1:
             flat -= 1

@@ -195,6 +195,16 @@ def test_extents_that_are_not_known_are_left_alone(operator):
     assert "T.unroll" not in text_of(lambda b, x: b.emit(operator(x, axis=1)), (4, m))
 
 
+def test_rows_that_are_no_whole_vectors_are_put_together(tmp_path):
+    """As few as together are: a remainder of a remainder would keep vectors apart."""
+    with BASELINE:
+        mod = module(lambda b, x: b.emit(relax.op.nn.relu(x)), (1, 40, 12, 14))
+        sparsewino_pipeline(dump_dir=tmp_path)(mod)
+    text = (tmp_path / "05_schedule_rest.py").read_text()
+    assert "in T.parallel(T.int64(40))" in text and "in T.vectorized(T.int64(4))" in text
+    assert "% T.int64(168)" not in text
+
+
 def test_enlarged_rows_are_interleaved(tmp_path):
     def build(b, x):
         options = {"method": "nearest_neighbor", "rounding_method": "round"}
