@@ -86,15 +86,23 @@ def test_tiles_cover_every_pixel_and_fit_the_registers(layout, registers):
         assert not rest and parts * tile.vectors * layout.lanes >= layout.reach
 
 
-def test_rows_share_the_zeros_between_them():
-    def layout(**fields):
-        shape = ConvShape(1, 4, 14, 14, 4, 3, (1, 1, 1, 1), **fields)
-        return sparse_layout(LayerPlan("", shape, 1.0, "sparse_direct"), 8)
+def padded(width=14, lanes=16, **fields):
+    shape = ConvShape(1, 4, 14, width, 4, 3, (1, 1, 1, 1), **fields)
+    return sparse_layout(LayerPlan("", shape, 1.0, "sparse_direct"), lanes)
 
-    assert layout().row_stride == 15
-    assert layout(stride=2).row_stride == 8
-    assert layout(stride=2).vertical.phases == (0, 1)
-    assert layout(columns=1).row_stride == 16
+
+def test_rows_share_the_zeros_between_them():
+    assert padded().row_stride == 15
+    assert padded(stride=2).row_stride == 8
+    assert padded(stride=2).vertical.phases == (0, 1)
+    assert padded(columns=1).row_stride == 16
+
+
+def test_rows_begin_with_whole_vectors_where_enough_columns_gain():
+    assert padded(lanes=8).row_stride == 16
+    assert padded(lanes=8, columns=4).row_stride == 15
+    assert padded(width=28, lanes=8, stride=2).row_stride == 16
+    assert padded(width=9, lanes=8, stride=2).row_stride == 5
 
 
 def test_where_inputs_are_read():

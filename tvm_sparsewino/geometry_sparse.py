@@ -37,6 +37,7 @@ from .geometry_panels import (
 )
 
 SHORT_RUN = 128  # floats of a copied run up to which none aliases with another in L1
+ALIGNED_SHARE = 1 / 3  # of a filter's columns that must gain by rows of whole vectors
 SPARE_REGISTERS = 4  # beside the sums: the rows' values, and what the compiler needs
 
 
@@ -155,12 +156,17 @@ class SparseLayout(BlockedPanels):
 
     @property
     def row_stride(self) -> int:
-        """Floats from one row of a plane to the next: what a row fills, and the zeros it needs."""
+        """Floats from one row of a plane to the next: what a row fills, and the zeros it needs.
+
+        Rows of at least a vector begin at whole vectors where enough taps gain by it: loads across
+        two cache lines are two loads. Of a filter's columns as many as the stride begin a row.
+        """
         axis, needed = self.horizontal, self.shape.ow
         for phase in range(len(axis.phases)):
             row = axis.row(phase)
             needed = max(needed, row.stop, row.length - row.start)
-        return needed
+        gain = axis.stride / axis.taps >= ALIGNED_SHARE and needed > self.shape.ow >= self.lanes
+        return round_up(needed, self.lanes) if gain else needed
 
     @property
     def plane_stride(self) -> int:
