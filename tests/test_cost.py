@@ -14,7 +14,6 @@ from tvm_sparsewino.cost import (
     MAX_K_BLOCK,
     Blocking,
     Core,
-    choose_blocking,
     predict,
     price,
     ranked,
@@ -82,7 +81,6 @@ def test_blockings_fit_kernels_and_registers(shape, algorithm, m, density, core)
         assert 0 < part < math.inf
     assert cost.cycles == cost.input_cycles + cost.gemm_cycles + cost.output_cycles
     blocking = cost.blocking
-    assert blocking == choose_blocking(shape, algorithm, m, density, core)
     plan = LayerPlan(
         "layer",
         shape,
@@ -107,7 +105,7 @@ def test_blockings_fit_kernels_and_registers(shape, algorithm, m, density, core)
 @pytest.mark.parametrize("core", CORES, ids=lambda core: f"lanes{core.lanes}")
 def test_products_of_wide_layers_are_never_in_memory_together(core, algorithm):
     shape = ConvShape(1, 64, 14, 14, 2 * MAX_K_BLOCK, 3, P)
-    assert choose_blocking(shape, algorithm, 4, 0.2, core).k_block <= MAX_K_BLOCK
+    assert predict(shape, algorithm, 4, 0.2, core).blocking.k_block <= MAX_K_BLOCK
 
 
 def test_flops_are_counted_exactly():
@@ -137,7 +135,7 @@ def test_every_price_counts(algorithm):
     """Each quantity occurs in some layer, and dearer units never make a layer cheaper."""
     matters = set()
     for shape in LAYERS:
-        blocking = choose_blocking(shape, algorithm, 4, 0.2, AVX2)
+        blocking = predict(shape, algorithm, 4, 0.2, AVX2).blocking
         args = (shape, algorithm, 4, 0.2, Core(threads=2), blocking)
         before = price(*args).cycles
         for name, value in dataclasses.asdict(PRICES).items():
@@ -156,7 +154,7 @@ def test_cycles_are_quantities_times_prices():
 @pytest.mark.parametrize("shape", LAYERS, ids=lambda s: f"{s.c}x{s.h}x{s.w}r{s.r}")
 def test_smaller_caches_never_help(shape):
     small = Core(l1_bytes=16 * 1024, l2_bytes=128 * 1024)
-    blocking = choose_blocking(shape, "sparse_winograd", 4, 0.1, AVX2)
+    blocking = predict(shape, "sparse_winograd", 4, 0.1, AVX2).blocking
     args = (shape, "sparse_winograd", 4, 0.1)
     assert price(*args, small, blocking).cycles >= price(*args, AVX2, blocking).cycles
 

@@ -8,7 +8,7 @@ import pytest
 
 from tvm_sparsewino import _compat
 from tvm_sparsewino.config import ConvShape, Epilogue, LayerPlan
-from tvm_sparsewino.cost import Core, choose_blocking
+from tvm_sparsewino.cost import Core, predict
 from tvm_sparsewino.cost_direct import predict_direct
 from tvm_sparsewino.geometry import kernel_layout, register_tiles
 from tvm_sparsewino.geometry_direct import direct_layout
@@ -33,7 +33,7 @@ def test_accumulators_stay_in_registers(cpu, algorithm):
     """In the hot loop of the chosen blocking: every accumulator once per step, and no store."""
     core, register = CPUS[cpu]
     shape = ConvShape(1, 64, 56, 56, 64, 3, (1, 1, 1, 1))
-    blocking = choose_blocking(shape, algorithm, 2, 0.1, core)
+    blocking = predict(shape, algorithm, 2, 0.1, core).blocking
     plan = LayerPlan("c", shape, 0.1, algorithm, 2, *vars(blocking).values())
     weight = np.ones((16, 64, 64), np.float32)
     func = build_conv(

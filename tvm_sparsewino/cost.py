@@ -96,13 +96,6 @@ def ranked(
     return tuple(sorted(costs, key=lambda cost: cost.cycles))
 
 
-def choose_blocking(
-    shape: ConvShape, algorithm: str, m: int, density: float, core: Core = AVX2
-) -> Blocking:
-    """The blocking that :func:`predict` found best."""
-    return predict(shape, algorithm, m, density, core).blocking
-
-
 def price(
     shape: ConvShape,
     algorithm: str,
