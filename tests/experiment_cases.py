@@ -18,8 +18,8 @@ SMALL = {
 }
 
 
-def experiment(**changes):
-    data = json.loads(json.dumps(SMALL))
+def experiment(base=SMALL, **changes):
+    data = json.loads(json.dumps(base))
     for key, value in changes.items():
         reading.put(data, key.replace("__", "."), value)
     return reading.build(data)

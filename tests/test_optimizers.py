@@ -1,15 +1,14 @@
 """What classifiers are trained with: whitened coordinates, decay, exact resume, what is refused."""
 
-import json
-
 import pytest
 import torch
+from experiment_cases import experiment
 from torch.nn import functional
 
 from tvm_sparsewino.errors import ConfigError, PruneError
 from tvm_sparsewino.nn import WinogradConv2d
 from tvm_sparsewino.nn.data import ArraySource
-from tvm_sparsewino.nn.experiments import reading, run_experiment
+from tvm_sparsewino.nn.experiments import run_experiment
 from tvm_sparsewino.nn.experiments.methods import starting_point
 from tvm_sparsewino.nn.experiments.networks import make_network
 from tvm_sparsewino.nn.experiments.optimizers import make_optimizer
@@ -26,13 +25,6 @@ SMALL = {
     "prune": {"method": "one-shot", "tile": 2, "sparsity": 0.5, "images": 100},
     "cost": False,
 }
-
-
-def build(**changes):
-    data = json.loads(json.dumps(SMALL))
-    for key, value in changes.items():
-        reading.put(data, key.replace("__", "."), value)
-    return reading.build(data)
 
 
 @pytest.fixture
@@ -104,7 +96,7 @@ class Killed(Exception):
 
 
 def test_a_whitened_run_goes_on_with_the_same_bits(tmp_path, monkeypatch):
-    e = build()
+    e = experiment(SMALL)
     whole = run_experiment(e, tmp_path / "whole", progress=False)
     assert whole["tune"]["step"] == 6 and whole["zeros"]["all"] == pytest.approx(0.5, abs=0.01)
     real, steps = WhitenedAdam.step, []
@@ -127,7 +119,7 @@ def test_a_whitened_run_goes_on_with_the_same_bits(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["continued", "activation", "dense"])
 def test_zeros_that_move_or_are_not_there_are_refused(method, tmp_path):
     with pytest.raises(ConfigError, match=r"tune\.optimizer 'whitened' takes zeros that stay"):
-        run_experiment(build(prune__method=method), tmp_path / "new", progress=False)
+        run_experiment(experiment(SMALL, prune__method=method), tmp_path / "new", progress=False)
     assert not (tmp_path / "new").exists()
 
 
