@@ -142,6 +142,26 @@ def test_an_open_batch_is_a_symbol_in_the_shape(path):
     ]
 
 
+SIX = [
+    {"name": "x", "shape": [6, 3], "dtype": "float32"},
+    {"name": "scale", "shape": [3], "dtype": "float32"},
+]
+SIX_OUT = [{"name": "y", "shape": [6], "dtype": "float32"}]
+
+
+def test_a_known_batch_in_pieces(path):
+    change = {"inputs": SIX, "outputs": SIX_OUT, "batches": [2], "choice": "in pieces: so"}
+    signed(path, json.dumps(DESCRIPTION.to_json() | change).encode())
+    description = read_description(path)
+    assert (description.rows, description.batches, description.threads) == (6, (2,), 1)
+    assert description.inputs[0].shape == (6, 3)
+    opened = description.opened()
+    assert [info.shape for info in opened.inputs] == [("n", 3), (3,)]
+    assert opened.outputs[0].of_batch(2).shape == (2,)
+    assert opened.opened() is opened and opened.rows is None
+    assert DESCRIPTION.rows is None and DESCRIPTION.opened() is DESCRIPTION
+
+
 def test_plans_are_told_apart_by_batch_size():
     names = ("a@batch_1", "a@batch_4@batch_1", "a@batch_14", "a@batch_4", "b@batch_4")
     plans = tuple(replace(DESCRIPTION.plan[0], name=name) for name in names)
@@ -161,6 +181,13 @@ def test_plans_are_told_apart_by_batch_size():
         ({"inputs": [{"name": "x", "shape": [3, "a"], "dtype": "float32"}]}, "does not fit"),
         ({"inputs": OPEN}, r"does not fit: batch sizes \[\] for \['float32 \[n, 3\]'\]"),
         ({"batches": [1]}, r"does not fit: batch sizes \[1\] for"),
+        ({"inputs": SIX, "outputs": SIX_OUT, "batches": [4]}, r"does not fit: batch sizes \[4\]"),
+        ({"inputs": SIX, "outputs": SIX_OUT, "batches": [6]}, r"does not fit: batch sizes \[6\]"),
+        ({"inputs": SIX, "outputs": SIX_OUT, "batches": [0]}, r"does not fit: batch sizes \[0\]"),
+        ({"inputs": SIX, "outputs": SIX_OUT, "batches": [1, 2]}, "does not fit: batch sizes"),
+        ({"inputs": SIX, "batches": [2]}, "does not fit: batch sizes"),  # an output of one row
+        ({"inputs": SIX[1:], "outputs": SIX_OUT, "batches": [1]}, "does not fit: batch sizes"),
+        ({"inputs": [], "outputs": SIX_OUT, "batches": [1]}, "does not fit: batch sizes"),
         ({"inputs": OPEN, "batches": [0, 1]}, r"does not fit: batch sizes \[0, 1\]"),
         ({"inputs": OPEN, "batches": 1}, "does not fit"),
         ({"plan": [{"version": 1}]}, "does not fit"),
