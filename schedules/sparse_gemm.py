@@ -15,8 +15,12 @@ from .._compat import T
 from ..config import LayerPlan
 from ..geometry import KernelLayout
 from .chains import emit_chains, has_long_rows, store_sums
-from .splat import load_splats
+from .splat import load_offsets, load_splats
 from .wide import wide
+
+# Rows from which on two offsets come with one load. Two rows have wide panels: loads are few beside
+# multiply-adds there, and taking offsets apart costs up to 2 %.
+PAIRED_FROM = 4
 
 
 def emit_sparse_gemm(
@@ -84,9 +88,13 @@ def emit_rows(
                 splats = load_splats(
                     values, tvm_ir.bind((value_start + step) * width), width, lanes
                 )
-                for row, value in enumerate(splats):
-                    offset = offsets[(offset_start + step) * width + row]
-                    base = tvm_ir.bind(wide(offset) + v_base)
+                first_offset = tvm_ir.bind((offset_start + step) * width)
+                if width >= PAIRED_FROM:
+                    places = load_offsets(offsets, first_offset, width)
+                else:
+                    places = [wide(offsets[first_offset + row]) for row in range(width)]
+                for row, (value, place) in enumerate(zip(splats, places, strict=True)):
+                    base = tvm_ir.bind(place + v_base)
                     for i in range(vectors):
                         x = v[tvm_ir.ramp(base + i * lanes, 1, lanes)]
                         T.buffer_store(sums, sums[at(row, i)] + value * x, [at(row, i)])

@@ -16,7 +16,7 @@ from .._compat import T, tir
 from ..geometry import ceil_div
 from ..geometry_sparse import SparseLayout, Tile
 from .epilogue import EpilogueOperands
-from .splat import load_splats
+from .splat import load_offsets, load_splats
 from .wide import wide
 
 
@@ -155,28 +155,13 @@ def _emit_products(
     with T.serial(0, wide(starts[number + 1]) - first) as step:
         here = tvm_ir.bind((first + step) * width)
         splats = load_splats(values, here, width, lanes)
-        pairs = zip(splats, _load_offsets(offsets, here, width), strict=True)
+        pairs = zip(splats, load_offsets(offsets, here, width), strict=True)
         for row, (value, offset) in enumerate(pairs):
             start = tvm_ir.bind(offset + base)
             for i, (dy, dx) in enumerate(places):
                 place = start + (dy * layout.row_stride + dx)
                 product = value * work.source(tvm_ir.ramp(place, 1, lanes))
                 T.buffer_store(sums, sums[at(row, i)] + product, [at(row, i)])
-
-
-def _load_offsets(offsets: Any, first: Any, count: int) -> list[Any]:
-    """``offsets[first]`` to ``offsets[first + count - 1]``, none negative, two with one load.
-
-    Loads are what products keep waiting for: four rows of three vectors need 15 instead of 17.
-    """
-    if count % 2:
-        return [wide(offsets[first + i]) for i in range(count)]
-    halves = []
-    for i in range(0, count, 2):
-        pair = offsets[tvm_ir.ramp(first + i, 1, 2)]
-        pair = tvm_ir.bind(tir.reinterpret("int64", pair))
-        halves += [pair & tir.const(2**32 - 1, "int64"), pair >> tir.const(32, "int64")]
-    return halves
 
 
 def corner(layout: SparseLayout, tile: Tile, number: Any) -> tuple[Any, Any]:

@@ -5,7 +5,7 @@ import pytest
 
 from tvm_sparsewino import _compat
 from tvm_sparsewino._compat import T
-from tvm_sparsewino.schedules.splat import load_splats
+from tvm_sparsewino.schedules.splat import load_offsets, load_splats
 from tvm_sparsewino.schedules.target import parse_target
 
 HOST = parse_target("native")
@@ -36,3 +36,20 @@ def test_four_numbers_are_one_load():
     assembly = _compat.inspect_asm(built(4, 8))
     assert "vbroadcastf128" in assembly
     assert "vbroadcastss\t4(" not in assembly
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
+def test_offsets_up_to_the_largest(count):
+    """Also those whose half of a pair has its highest bit but the sign set."""
+    numbers = np.array([0, 2**31 - 1, 2**30, 7, 65536, 1], np.int32)[: 2 * count]
+    numbers = np.resize(numbers, 2 * count).astype(np.int32)
+    with _compat.prim_func("offsets") as builder:
+        source = _compat.arg("source", (2 * count,), "int32")
+        out = _compat.arg("out", (2 * count,), "int64")
+        with T.serial(0, 2) as i:
+            for place, offset in enumerate(load_offsets(source, i * count, count)):
+                T.buffer_store(out, offset, [i * count + place])
+    found = _compat.runtime_tensor(np.zeros(2 * count, np.int64))
+    module = _compat.build_module(builder.get(), HOST.tvm_target())
+    module["offsets"](_compat.runtime_tensor(numbers), found)
+    np.testing.assert_array_equal(found.numpy(), numbers)

@@ -25,8 +25,10 @@ _ONE_LOAD = (2, 4)
 _OFFSET_LOAD = 0.5
 # Slices whose multiply-adds are under way at a time: the reorder buffer looks beyond one.
 _SLICES_IN_FLIGHT = 1.5
-# Share of L1 that one coordinate's inputs may fill before the rest pushes them out.
-_L1_SHARE = 0.75
+# Share of L1 that one coordinate's inputs may fill before the rest pushes them out, and what a line
+# costs that is fetched again, beside one of a stream: read in a row, and in the order of nonzeros.
+_IN_A_ROW = (0.75, 1.0)
+_SCATTERED = (0.85, 1.5)
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _sparse_product(
         steps=panels.count * nonzeros * step,
         slices=panels.count * parts * rows / together,
         product_stores=panels.count * rows * v,
-        **_moved(shape, panels, core, blocking, split_k, lines, touched),
+        **_moved(shape, panels, core, blocking, split_k, lines, touched, _SCATTERED),
     )
 
 
@@ -178,7 +180,7 @@ def _dense_product(
         steps=panels.count * slices * channels * step * blocks,
         slices=panels.count * slices * blocks,
         product_stores=panels.count * slices * rows * panels.vectors,
-        **_moved(shape, panels, core, blocking, split_k, lines, touched),
+        **_moved(shape, panels, core, blocking, split_k, lines, touched, _IN_A_ROW),
     )
 
 
@@ -190,6 +192,7 @@ def _moved(
     split_k: bool,
     weight_lines: float,
     touched: float,
+    reading: tuple[float, float],
 ) -> dict[str, float]:
     """Cache lines that the product moves between levels, all panels together.
 
@@ -197,6 +200,7 @@ def _moved(
         shape, panels, core, blocking, split_k: what is computed, and how.
         weight_lines: lines of all weights and offsets; every panel reads each once.
         touched: lines of transformed inputs that the product reads in a panel, repeats counted.
+        reading: how it reads them: ``_IN_A_ROW`` or ``_SCATTERED``.
     """
     coordinates = panels.alpha**2
     lines = coordinates * panels.stride / CACHE_LINE  # of one channel
@@ -204,9 +208,10 @@ def _moved(
     # Every pass over a coordinate brings its inputs into L1 once; those that do not stay there
     # come again whenever they are read.
     inputs = shape.c // shape.groups * panels.stride * FLOAT_BYTES
-    missing = max(0.0, 1 - _L1_SHARE * core.l1_bytes / inputs)
+    share, again = reading
+    missing = max(0.0, 1 - share * core.l1_bytes / inputs)
     once = min(lines * shape.c * passes, touched)
-    into_l1 = once + missing * max(0.0, touched - once)
+    into_l1 = once + again * missing * max(0.0, touched - once)
     # Products take the place of inputs where a task computes one block of output channels.
     is_shared = passes == 1 or split_k
     channels = max(shape.c, blocking.k_block) if is_shared else shape.c + blocking.k_block
