@@ -63,6 +63,11 @@ def winograd_model(rng, m, r, padding, groups, bias, c=4, k=6, sizes=("n", 4, "h
 
 def run_ort(source, *arrays):
     """What ONNX Runtime computes for a file or a model: its first output."""
+    return run_ort_all(source, *arrays)[0]
+
+
+def run_ort_all(source, *arrays):
+    """What ONNX Runtime computes for a file or a model: every output."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -70,7 +75,7 @@ def run_ort(source, *arrays):
     data = source.SerializeToString() if isinstance(source, onnx.ModelProto) else str(source)
     session = onnxruntime.InferenceSession(data, options)
     names = [i.name for i in session.get_inputs()]
-    return session.run(None, dict(zip(names, arrays, strict=True)))[0]
+    return session.run(None, dict(zip(names, arrays, strict=True)))
 
 
 def run_openvino(source, *arrays):

@@ -115,3 +115,9 @@ def test_spills_are_vectors_on_the_stack(address):
     assert not loop(f"movq	{address}, %rax").spills
     for other in ("(%rax,%rbp,4)", "32(%rbp,%rax,4)", "-32(%rax)"):
         assert not loop(f"vmovups	%zmm1, {other}").spills
+
+
+def test_a_loop_that_writes_rbp_has_no_frame_there():
+    assert loop("movq\t16(%rsp), %rbp", "vbroadcastss\t-20(%rbp,%r11), %ymm13").spills == ()
+    kept = loop("movq\t%rbp, %rax", "vmovups\t-64(%rbp), %ymm13")
+    assert kept.spills == ("vmovups\t-64(%rbp), %ymm13",)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 _LABEL = re.compile(r"([.\w$]+):")
 _JUMP = re.compile(r"j\w+\s+([.\w$]+)$")
 _MULTIPLY_ADD = re.compile(r"vfn?m(add|sub)\d+[ps]s\s")
-_STACK = re.compile(r"\(%rsp[,)]|-\d+\(%rbp[,)]")
+_STACK = re.compile(r"\(%rsp[,)]")
+_FRAME = re.compile(r"-\d+\(%rbp[,)]")
+_NO_FRAME = re.compile(r",\s*%rbp$")  # a loop that writes rbp has no frame there
 _VECTOR = re.compile(r"%[xyz]mm\d+")
 
 
@@ -55,7 +57,10 @@ class Loop:
         Where rbp points to a frame, what lies there is below it; elsewhere LLVM uses it as any
         other register.
         """
-        return tuple(x for x in self._with_memory() if _STACK.search(x))
+        is_frame = not any(_NO_FRAME.search(line) for line in self.body)
+        return tuple(
+            x for x in self._with_memory() if _STACK.search(x) or (is_frame and _FRAME.search(x))
+        )
 
     def _with_memory(self) -> list[str]:
         return [line for line in self.body if "(" in line and _VECTOR.search(line)]

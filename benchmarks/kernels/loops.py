@@ -117,7 +117,8 @@ class Kernel:
         weight, inputs = self._random(1, shape.k, shape.c), self._random(shape.c, shape.w)
         arrays = list(pack(weight, plan, target.lanes).arrays)
         if plan.algorithm == "sparse_winograd":
-            arrays[2] %= INPUTS * layout.panels.stride  # offsets of the inputs
+            offsets = arrays[2] - layout.v.channel_offset(0)
+            arrays[2] -= offsets - offsets % (INPUTS * layout.panels.stride)
             inputs = inputs[np.arange(shape.c) % INPUTS]
         with tvm_ir.prim_func("loop") as builder:
             packed = [
@@ -135,7 +136,7 @@ class Kernel:
                     registers = target.vector_registers
                     emit_dense_gemm(packed, v, product, 0, plan, layout, registers)
         v = np.zeros(layout.v.size, np.float32)
-        v[: inputs.size] = inputs.ravel()
+        v[layout.v.channel_offset(0) :][: inputs.size] = inputs.ravel()
         arrays += [v, np.zeros(layout.product.size, np.float32)]
         return builder.get(), arrays, weight[0].astype(np.float64) @ inputs
 
