@@ -18,8 +18,14 @@ SMALL = {
 }
 
 
+# Methods that have no interval between updates of masks, or bring their own.
+WITHOUT_INTERVAL = ("one-shot", "coarse", "authors")
+
+
 def experiment(base=SMALL, **changes):
     data = json.loads(json.dumps(base))
+    if changes.get("prune__method") in WITHOUT_INTERVAL:
+        data["prune"].pop("every", None)
     for key, value in changes.items():
         reading.put(data, key.replace("__", "."), value)
     return reading.build(data)

@@ -101,7 +101,7 @@ def test_tiles_by_kernel_size_or_by_cost():
 
 
 def test_options_go_over_the_methods_own():
-    config = prune_config(Pruning("authors", 4, 0.9, ramp=0.5, every=7, options={"l1": 0.25}), 40)
+    config = prune_config(Pruning("authors", 4, 0.9, ramp=0.5, options={"l1": 0.25}), 40)
     assert (config.l1, config.every, config.end_step) == (0.25, 1, 20)
     assert config.parameters == "plain"
 

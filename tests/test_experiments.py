@@ -128,6 +128,14 @@ def test_a_folder_that_does_not_say_what_it_is_of(text, tmp_path):
             {"prune__method": "coarse", "prune__start": 0.2},
             "prune.start is for methods .* 0.2",
         ),
+        (
+            {"prune__method": "one-shot", "prune__every": 3},
+            "prune.every is for methods .* 3",
+        ),
+        (
+            {"prune__method": "authors", "prune__every": 3},
+            "prune.every: 'authors' brings its own .* 3",
+        ),
         ({"prune__keep": ["conv9"]}, "'conv9' is no convolution"),
         ({"prune__tile": 3}, "tile"),
         ({"tune__epochs": 0}, "tune.epochs is 0"),

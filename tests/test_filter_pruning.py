@@ -10,13 +10,8 @@ from torch.nn import functional as F
 import tvm_sparsewino as sw
 from tvm_sparsewino.errors import PruneError
 from tvm_sparsewino.nn import NativePruner, PruneConfig, WinogradConv2d, convert
-from tvm_sparsewino.nn.channels import channel_map
-from tvm_sparsewino.nn.filter_pruning import (
-    masked_filters,
-    plan_filters,
-    prune_filters,
-    without_filters,
-)
+from tvm_sparsewino.nn.channels import CONVOLUTIONS, NORMS, channel_map
+from tvm_sparsewino.nn.filter_pruning import plan_filters, prune_filters, without_filters
 from tvm_sparsewino.nn.models.mobilenet import MobileNetV2
 from tvm_sparsewino.nn.models.unet import UNet
 
@@ -108,6 +103,23 @@ NETWORKS = {
     "depthwise": (lambda: MobileNetV2(classes=4), (1, 3, 32, 32)),
     "joined": (lambda: UNet(width=4, levels=2), (1, 3, 16, 16)),
 }
+
+
+@torch.no_grad()
+def masked_filters(model, plan):
+    """A copy of the same size in which the feature maps that go are zero."""
+    model = copy.deepcopy(model)
+    for name, outputs in plan.outputs.items():
+        module, gone = model.get_submodule(name), torch.from_numpy(~outputs)
+        if isinstance(module, WinogradConv2d):
+            module.weight[:, gone] = 0
+        elif isinstance(module, CONVOLUTIONS) or (type(module) in NORMS and module.affine):
+            module.weight[gone] = 0
+        elif type(module) in NORMS:
+            module.running_mean[gone] = 0
+        if isinstance(module, (*CONVOLUTIONS, *NORMS)) and module.bias is not None:
+            module.bias[gone] = 0
+    return model
 
 
 @pytest.mark.parametrize("tile", [0, 2])

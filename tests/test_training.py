@@ -7,14 +7,14 @@ import json
 import pytest
 import torch
 from torch import nn
-from training_cases import Stop, pruned_net
+from training_cases import Stop, pruned_net, train
 
 from tvm_sparsewino.config import PruneConfig
 from tvm_sparsewino.errors import ConfigError, WeightsError
 from tvm_sparsewino.nn.calibration import calibrate
 from tvm_sparsewino.nn.ffdnet_training import FFDNetTraining, whitened_layers
 from tvm_sparsewino.nn.precondition import WhitenedAdam
-from tvm_sparsewino.nn.training import TrainConfig, distillation, fine_tune, read_log
+from tvm_sparsewino.nn.training import TrainConfig, distillation, read_log
 
 
 def batch_of(step):
@@ -44,7 +44,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, optimiser):
                 raise Stop
             return batch_of(step)
 
-        return fine_tune(
+        return train(
             model,
             optimizer,
             batch,
@@ -54,7 +54,6 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, optimiser):
             prune=gradual,
             evaluate=lambda net: {"norm": float(net[0].weight.detach().norm())},
             resume=resume,
-            progress=False,
         )
 
     whole = run(tmp_path / "whole")
@@ -79,14 +78,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, optimiser):
 def test_distillation_brings_the_networks_together(tmp_path):
     dense, model, _ = pruned_net()
     loss = distillation(dense, relative_to=lambda batch, wanted: wanted.square().flatten(1).mean(1))
-    fine_tune(
+    train(
         model,
         torch.optim.Adam(model.parameters(), 3e-3),
         batch_of,
         loss,
         TrainConfig(40, warmup=5, log_every=20, save_every=50),
         tmp_path,
-        progress=False,
     )
     lines = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines()]
     # Running means after 20 and 40 steps.
@@ -99,7 +97,7 @@ def checkpoint(folder, config, model=None, prune=None):
     net = net if model is None else model
     optimizer = torch.optim.SGD(net.parameters(), 1e-3)
     args = (batch_of, lambda m, b: m(*b).square().mean(), config, folder)
-    return fine_tune(net, optimizer, *args, prune=prune, progress=False)
+    return train(net, optimizer, *args, prune=prune)
 
 
 def test_checkpoints_of_other_runs_are_refused(tmp_path):
@@ -140,7 +138,7 @@ def test_the_mean_is_what_is_evaluated_and_returned(tmp_path):
     with torch.no_grad():
         model.weight.zero_()
     seen = []
-    fine_tune(
+    train(
         model,
         torch.optim.SGD(model.parameters(), 1.0),
         lambda step: torch.ones(1, 1),
@@ -148,7 +146,6 @@ def test_the_mean_is_what_is_evaluated_and_returned(tmp_path):
         TrainConfig(3, warmup=0, final=1.0, log_every=1, average=0.5),
         tmp_path,
         evaluate=lambda net: {"w": seen.append(float(net.weight.detach()))},
-        progress=False,
     )
     # Decays 1/10, 2/11 and 3/12 while the mean is young: all below 0.5.
     want = [0.0]
@@ -182,7 +179,7 @@ def quiet(folder, loss, config):
         model.weight.fill_(1.0)
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
     args = (lambda step: torch.tensor([[float(step)]]), loss, config, folder)
-    return float(fine_tune(model, optimizer, *args, progress=False).weight.detach())
+    return float(train(model, optimizer, *args).weight.detach())
 
 
 def test_a_gradient_is_cut_to_twice_its_mean(tmp_path):

@@ -104,26 +104,6 @@ def without_filters(model: nn.Module, plan: FilterPlan) -> nn.Module:
     return model
 
 
-@torch.no_grad()
-def masked_filters(model: nn.Module, plan: FilterPlan) -> nn.Module:
-    """A copy of ``model`` of the same size in which the feature maps that go are zero.
-
-    It computes what :func:`without_filters` computes.
-    """
-    model = copy.deepcopy(model)
-    for name, outputs in plan.outputs.items():
-        module, gone = model.get_submodule(name), torch.from_numpy(~outputs)
-        if isinstance(module, WinogradConv2d):
-            module.weight[:, gone] = 0
-        elif isinstance(module, CONVOLUTIONS) or (type(module) in NORMS and module.affine):
-            module.weight[gone] = 0
-        elif type(module) in NORMS:
-            module.running_mean[gone] = 0
-        if isinstance(module, (*CONVOLUTIONS, *NORMS)) and module.bias is not None:
-            module.bias[gone] = 0
-    return model
-
-
 def _is_conv(module: nn.Module) -> bool:
     depthwise = isinstance(module, CONVOLUTIONS) and module.groups == module.in_channels > 1
     return isinstance(module, CONVOLUTIONS) and not depthwise

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import PruneConfig
 from ..errors import ConfigError, WeightsError, in_context
 from ..files import replacing
 from .distributed import Ranks
@@ -311,31 +310,6 @@ def distillation(
         return (errors if relative_to is None else errors / relative_to(batch, wanted)).mean()
 
     return loss
-
-
-def fine_tune(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Callable[[int], Any],
-    loss: Callable[[nn.Module, Any], Tensor],
-    config: TrainConfig,
-    folder: str | Path,
-    prune: PruneConfig | None = None,
-    evaluate: Callable[[nn.Module], dict[str, Any]] | None = None,
-    resume: bool = True,
-    progress: bool = True,
-) -> nn.Module:
-    """Train ``model``, pruning gradually if ``prune`` is given; see :class:`Trainer`.
-
-    Raises:
-        PruneError: ``prune`` is given and the model has no Winograd layer.
-        WeightsError: the folder's checkpoint is not of this run.
-    """
-    pruner = None if prune is None else NativePruner(model, prune)
-    trainer = Trainer(
-        model, optimizer, batch, loss, config, Path(folder), evaluate=evaluate, pruner=pruner
-    )
-    return trainer.run(resume, progress)
 
 
 def kept_generators(model: nn.Module, enabled: bool = True) -> AbstractContextManager[None]:

@@ -51,6 +51,7 @@ _AT_ONCE = {
 }
 # Whole numbers among those choices, and the least of each.
 _LEAST = {"iterations": 1, "candidates": 1}
+_USUAL = Pruning()
 # Not pruned at all: what the others are compared with.
 UNPRUNED = ("dense", "continued")
 
@@ -176,15 +177,20 @@ def check_schedule(settings: Pruning, steps: int) -> None:
     """Refuse a schedule over ``steps`` steps that :func:`pruner_of` would refuse or not look at.
 
     Raises:
-        ConfigError: as :func:`prune_config`, and a schedule of a method that has none.
+        ConfigError: as :func:`prune_config`, a schedule of a method that has none, and an interval
+            beside one that the method brings.
     """
+    if "every" in METHODS.get(settings.method, {}) and settings.every != _USUAL.every:
+        raise ConfigError(
+            f"prune.every: {settings.method!r} brings its own interval, which prune.options.every "
+            f"changes, got {settings.every!r}"
+        )
     if settings.method not in _AT_ONCE:
         prune_config(settings, steps)
         return
-    usual = Pruning(settings.method)
-    for name in ("start", "ramp"):
+    for name in ("start", "ramp", "every"):
         value = getattr(settings, name)
-        if value != getattr(usual, name):
+        if value != getattr(_USUAL, name):
             raise ConfigError(
                 f"prune.{name} is for methods that prune while they train: "
                 f"{settings.method!r} has pruned before, got {value!r}"

@@ -77,7 +77,8 @@ class Pruning:
         sparsity: share of zeros in every Winograd layer.
         start: share of the steps before pruning starts.
         ramp: share of the steps until that sparsity is reached.
-        every: steps between two updates of the masks.
+        every: steps between two updates of the masks; methods that prune at once have none, and
+            "authors" brings its own.
         keep: names of convolutions that stay ordinary ones.
         options: more fields of :class:`~tvm_sparsewino.nn.PruneConfig`, over the method's own.
         images: training images that scales are measured on.
