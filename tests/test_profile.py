@@ -1,6 +1,7 @@
 """Times of kernels: who they belong to, shares and floors, the command line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from tvm import relax
 from tvm_sparsewino import driver
 from tvm_sparsewino.bench.profile_figures import Limits, copy_rates, far_from_floor, rows, to_json
 from tvm_sparsewino.bench.profile_report import profile_lines, profile_table
-from tvm_sparsewino.bench.profile_run import profile_network
+from tvm_sparsewino.bench.profile_run import call_seconds, profile_network
 from tvm_sparsewino.cli import bench as cli_bench
 from tvm_sparsewino.cli import main as cli
 from tvm_sparsewino.config import ConvShape, Epilogue, LayerPlan
@@ -84,8 +85,21 @@ def test_shares_and_floors():
     assert conv_row.of_floor == 0.5
     assert (pool.predicted_ms, pool.floor_ms) == (None, 4.0)  # of its bytes, beyond all sizes
     assert tiny.floor_ms == pytest.approx(1e-5)
+    assert [row.bound for row in (conv_row, pool, tiny)] == ["FLOPs", "bytes", "bytes"]
     assert far_from_floor([conv_row, pool, tiny]) == []  # one of no time does not matter
     assert far_from_floor([conv_row, pool, tiny], least=0.6) == [conv_row]
+
+
+def test_calls_have_a_floor_and_times_may_be_the_least():
+    calling = replace(LIMITS, call=5e-6)
+    conv_row, pool, tiny = rows(kernels(), calling, min)
+    assert (tiny.bound, tiny.floor_ms, tiny.of_floor) == ("call", 5e-3, 0.5)
+    assert (conv_row.bound, conv_row.ms, conv_row.of_floor) == ("FLOPs", 4.0, 0.625)
+    assert pool.share == pytest.approx(5 / 9.01)
+
+
+def test_a_call_takes_time():
+    assert 1e-8 < call_seconds("cpu") < 1e-2  # any machine
 
 
 def test_what_is_said():

@@ -1,15 +1,17 @@
 """What a profile says: shares of the total, floors, predictions.
 
-The floor of a kernel is the longer of two times: its multiply-adds at the peak of the cores, and
-its operands and output, each once, at the rate at which a copy of as many bytes runs. For layers
-that the planner knows, the multiply-adds are those of the kernel that it chose, nonzeros only for
-sparse ones; others have none counted, so that their floor is that of their bytes.
+The floor of a kernel is the longest of three times: its multiply-adds at the peak of the cores; its
+operands and output, each once, at the rate at which a copy of as many bytes runs; and the call of a
+kernel that does next to nothing. For layers that the planner knows, the multiply-adds are those of
+the kernel that it chose, nonzeros only for sparse ones; others have none counted, so that their
+floor is that of their bytes.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,8 +19,8 @@ import numpy as np
 
 from ..profile import KernelTime, NetworkTime
 
-# Sizes of what is copied: within L1 and L2, within L3, beyond.
-COPIED = (1 << 17, 1 << 21, 1 << 26)
+# Sizes of what is copied: within L1, within L2, within L3, within what is left of it, beyond.
+COPIED = (1 << 14, 1 << 17, 1 << 21, 1 << 23, 1 << 26)
 _COPIES = 15
 
 
@@ -30,16 +32,22 @@ class Limits:
         flops: multiply-add peak of all threads, FLOP/s.
         copies: size in bytes -> bytes a second, read and written, of all threads.
         cycles: of a core, a second, as far as predictions go.
+        call: seconds that calling any kernel takes, the clock's own included.
     """
 
     flops: float
     copies: Mapping[int, float]
     cycles: float
+    call: float = 0.0
 
-    def seconds(self, flops: float, moved: float) -> float:
-        """The floor of a kernel."""
+    def floor(self, flops: float, moved: float) -> tuple[float, str]:
+        """The seconds below which no kernel goes, and what they are of: a row's ``bound``."""
         fitting = [size for size in self.copies if size >= moved] or [max(self.copies)]
-        return max(flops / self.flops, moved / self.copies[min(fitting)])
+        return max(
+            (flops / self.flops, "FLOPs"),
+            (moved / self.copies[min(fitting)], "bytes"),
+            (self.call, "call"),
+        )
 
 
 @dataclass(frozen=True)
@@ -49,10 +57,11 @@ class Row:
     Attributes:
         layer: name of the layer, "" where the planner knows none.
         kernel: name of the function.
-        ms: median.
+        ms: median, or what was asked for.
         share: of the network's time.
         predicted_ms: by the planner; None where it predicts nothing.
         floor_ms: below which the machine cannot go.
+        bound: what the floor is of: "FLOPs", "bytes" or "call".
         of_floor: floor over time, 1 at best.
         gflops, moved: work and bytes that the floor counts.
         output: shape.
@@ -65,6 +74,7 @@ class Row:
     share: float
     predicted_ms: float | None
     floor_ms: float
+    bound: str
     of_floor: float
     gflops: float
     moved: int
@@ -72,16 +82,27 @@ class Row:
     why: str
 
 
-def rows(measured: NetworkTime, limits: Limits) -> list[Row]:
-    """Every kernel call, in the order they run; shares are of the sum of all."""
-    total = sum(kernel.median for kernel in measured.kernels)
-    return [_row(kernel, total, limits) for kernel in measured.kernels]
+def rows(
+    measured: NetworkTime,
+    limits: Limits,
+    statistic: Callable[[Sequence[float]], float] = statistics.median,
+) -> list[Row]:
+    """Every kernel call, in the order they run; shares are of the sum of all.
+
+    Args:
+        measured: the network.
+        limits: of the machine.
+        statistic: one time of a kernel's many; ``min`` on a machine that others use.
+    """
+    times = [statistic(kernel.seconds) for kernel in measured.kernels]
+    pairs = zip(measured.kernels, times, strict=True)
+    return [_row(kernel, seconds, sum(times), limits) for kernel, seconds in pairs]
 
 
-def _row(kernel: KernelTime, total: float, limits: Limits) -> Row:
-    plan, seconds = kernel.plan, kernel.median
+def _row(kernel: KernelTime, seconds: float, total: float, limits: Limits) -> Row:
+    plan = kernel.plan
     flops = plan.flops_done if plan is not None else 0
-    floor = limits.seconds(flops, kernel.moved)
+    floor, bound = limits.floor(flops, kernel.moved)
     cycles = plan.cost_cycles if plan is not None else 0
     return Row(
         layer=plan.name if plan is not None else "",
@@ -90,6 +111,7 @@ def _row(kernel: KernelTime, total: float, limits: Limits) -> Row:
         share=seconds / total,
         predicted_ms=1e3 * cycles / limits.cycles if cycles else None,
         floor_ms=1e3 * floor,
+        bound=bound,
         of_floor=floor / seconds,
         gflops=flops / 1e9,
         moved=kernel.moved,

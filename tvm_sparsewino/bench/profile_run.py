@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from tvm import relax
 
+from .. import driver
 from ..errors import ConfigError
 from ..exchange import any_tensor
 from ..executable import Executable
@@ -16,6 +18,7 @@ from .machine import fma_peak
 from .profile_figures import Limits, copy_rates
 
 _FMAS_PER_CYCLE = 2
+_FEW, _CALLS = 8, 200  # numbers, and calls of a kernel whose own work is nothing
 CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
 
 
@@ -57,9 +60,28 @@ def profile_network(
     return profile(exe.machines, exe.description, tensors, runs, CLOCKS[clock])
 
 
-def machine_limits(exe: Executable) -> Limits:
-    """Peak, copies and clock of this machine, for as many threads as ``exe`` uses; measured."""
+def machine_limits(exe: Executable, clock: str = "wall") -> Limits:
+    """Peak, copies, clock and calls of this machine, for as many threads as ``exe`` uses; measured.
+
+    Args:
+        exe: a compiled network.
+        clock: as for :func:`profile_network`; what looking at it takes counts with the calls.
+    """
     target = parse_target("native")
     peak = fma_peak(target)
     cycles = peak / (2 * _FMAS_PER_CYCLE * target.lanes)
-    return Limits(exe.num_threads * peak, copy_rates(exe.num_threads), cycles)
+    threads = exe.num_threads
+    return Limits(threads * peak, copy_rates(threads), cycles, call_seconds(clock))
+
+
+def call_seconds(clock: str = "wall") -> float:
+    """What a kernel that maps a few numbers takes in a profile; the least of many."""
+    x = relax.Var("x", relax.TensorType((_FEW,), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            result = builder.emit_output(builder.emit(relax.op.nn.relu(x)))
+        builder.emit_func_output(result)
+    exe = driver.compile(builder.get(), num_threads=1)
+    (kernel,) = profile_network(exe, _CALLS, clock).kernels
+    return min(kernel.seconds)
