@@ -14,7 +14,7 @@ LEAST = 0.25  # of its floor, what an operator should reach
 
 # Beginning of a kernel's name -> why such a kernel may stay far from its floor.
 REASONS: Mapping[str, str] = {
-    "sparse_direct": "few nonzeros per output: copies of rows, the loop around the nonzeros and the "
+    "sparse_direct": "few nonzeros per output: copies of rows, the loop around nonzeros and the "
     "stores are most of the work",
     "dense_direct": "few channels: every input is loaded again for each of few outputs",
     "sparse_winograd": "the floor counts the product alone; both transforms are most of the work",
