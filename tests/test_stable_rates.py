@@ -21,14 +21,15 @@ def script():
 def test_records_go_into_a_new_folder(script, tmp_path, monkeypatch, capsys):
     record = tmp_path / "new" / "deep" / "rates.jsonl"
 
-    def search(experiment, methods, out, steps):
+    def search(experiment, methods, out, start, steps):
         assert record.parent.is_dir()  # before the hours that a search takes
-        assert (experiment.seed, methods, out, steps) == (7, ["white"], tmp_path / "out", 3)
+        assert (experiment.seed, methods, out) == (7, ["white"], tmp_path / "out")
+        assert (start, steps) == (0.25, 3)
         return [ROW, {**ROW, "bounded": False}]
 
     monkeypatch.setattr(script, "stable_rates", search)
     out = ["--out", str(tmp_path / "out"), "--record", str(record)]
-    script.main(["white", *out, "--steps", "3", "--set", "seed=7"])
+    script.main(["white", *out, "--steps", "3", "--start", "0.25", "--set", "seed=7"])
     assert [json.loads(line) for line in record.read_text().splitlines()] == [
         ROW,
         {**ROW, "bounded": False},

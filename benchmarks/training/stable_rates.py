@@ -1,9 +1,10 @@
 """The largest stable learning rate of every pruning method, from one dense network.
 
     python benchmarks/training/stable_rates.py --out DIR [--record FILE] [--steps 100]
-        [--set data=fashion-mnist --set network=small-resnet ...] [METHOD ...]
+        [--start 1e-6] [--set data=fashion-mnist --set network=small-resnet ...] [METHOD ...]
 
-The rate is doubled from 1e-4 until training diverges; the dense network is trained first, in DIR.
+The rate is doubled from ``--start`` until training diverges; the dense network is trained first, in
+DIR.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--record", type=Path)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--start", type=float, default=1e-6, help="first rate (default 1e-6)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args(words)
     if args.record is not None:  # found out before hours of training
         args.record.parent.mkdir(parents=True, exist_ok=True)
     methods = args.methods or ("activation", "white", "gradient", "authors")
-    rows = stable_rates(read_experiment(None, args.set), methods, args.out, steps=args.steps)
+    experiment = read_experiment(None, args.set)
+    rows = stable_rates(experiment, methods, args.out, args.start, steps=args.steps)
     for row in rows:
         print(f"{row['method']:15} {row['rate']:g}" + ("" if row["bounded"] else " or more"))
     if args.record is not None:

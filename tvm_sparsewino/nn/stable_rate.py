@@ -9,7 +9,7 @@ from itertools import islice
 
 from ..errors import ConfigError
 
-# A run has diverged when the mean loss of its last tenth exceeds that of its first by this.
+# A run has diverged when the mean loss of its last tenth exceeds that of no training by this.
 _GROWTH = 1.1
 
 
@@ -19,8 +19,8 @@ class StableRate:
 
     Attributes:
         rate: the largest rate that was stable; 0 if not even the first was.
-        trials: every rate tried with the mean loss of its first and last tenth; the last pair is
-            of a rate that diverged, unless ``bounded`` is False.
+        trials: every rate tried with the mean loss of its first and last tenth. The first is rate
+            0, no training; the last is of a rate that diverged, unless ``bounded`` is False.
         bounded: whether a rate that diverged was found.
     """
 
@@ -38,29 +38,33 @@ def largest_stable_rate(
     """Double the learning rate from ``start`` until training diverges.
 
     A run has diverged when a loss is not finite or the mean loss of its last tenth is more than
-    1.1 times that of its first. The search ends at the first rate that diverges: a larger one that
-    happens to survive is not stable.
+    1.1 times what it is at rate 0, without training: a run that is thrown far off by its first
+    steps and comes halfway back is not stable. The search ends at the first rate that diverges: a
+    larger one that happens to survive is not stable.
 
     Args:
         losses: ``losses(rate)`` starts a new run at this rate and yields the loss of each step. The
-            caller fixes seeds and data, so that runs differ by their rate alone.
+            caller fixes seeds, data and pruning, so that runs differ by their rate alone.
         start: the first rate.
         stop: no rate above this is tried.
         steps: steps of each run, at least 10.
 
     Raises:
-        ConfigError: rates that are not ``0 < start <= stop``, fewer than 10 steps, or a run that
-            ends early.
+        ConfigError: rates that are not ``0 < start <= stop``, fewer than 10 steps, a run that ends
+            early, or a loss that is not finite without training.
     """
     if not (0 < start <= stop and math.isfinite(stop)):
         raise ConfigError(f"rates must satisfy 0 < start <= stop, got {start!r} and {stop!r}")
     if steps < 10:
         raise ConfigError(f"steps must be >= 10, got {steps!r}")
-    best, trials, rate = 0.0, [], start
+    still = _ends(losses(0.0), steps)
+    if not math.isfinite(still[1]):
+        raise ConfigError("the loss is not finite at rate 0, without training")
+    best, trials, rate = 0.0, [(0.0, *still)], start
     while rate <= stop:
         first, last = _ends(losses(rate), steps)
         trials.append((rate, first, last))
-        if not last <= _GROWTH * first:
+        if not last <= _GROWTH * still[1]:
             return StableRate(best, tuple(trials), True)
         best, rate = rate, 2 * rate
     return StableRate(best, tuple(trials), False)

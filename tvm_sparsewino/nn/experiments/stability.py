@@ -75,12 +75,13 @@ class _Trial:
         self.state = make_start(setting, dense)
 
     def losses(self, rate: float) -> Iterator[float]:
-        """The loss of each step at ``rate``."""
+        """The loss of each step at ``rate``; at 0 of the network as it is, pruned all the same."""
         e, steps = self.setting.experiment, self.steps
         model = loaded_start(self.setting, self.dense, self.state).train()
         pruner = pruner_of(model, e.prune, steps)
         images = self.setting.samples
-        optimizer = make_optimizer(model, replace(e.tune, lr=rate), lambda: images(e.prune.images))
+        phase = replace(e.tune, lr=rate) if rate else e.tune
+        optimizer = make_optimizer(model, phase, lambda: images(e.prune.images))
         loss = make_loss(self.setting, e.tune.distil, pruner, self.dense)
         batches = self.setting.batches(TUNE)
         with kept_generators(model):
@@ -88,7 +89,8 @@ class _Trial:
                 optimizer.zero_grad(set_to_none=True)
                 value = loss(model, batches(step))
                 value.backward()
-                optimizer.step()
+                if rate:
+                    optimizer.step()
                 if pruner is not None:
                     pruner.step()
                 yield float(value.detach())
