@@ -30,7 +30,11 @@ def call_kernel(
     )
     with in_context(f"layer {str(call.attrs['layer'])!r}"):
         kernel = build(specs)
+    return relax.call_tir(add_kernel(builder, kernel), list(call.args), call.ty)
+
+
+def add_kernel(builder: relax.BlockBuilder, kernel: tirx.PrimFunc) -> Any:
+    """Add a kernel to the module: nothing is fused with it, no rule schedules it."""
     name = str(kernel.attrs["global_symbol"])
     kernel = kernel.with_attrs({"op_pattern": OPAQUE, IS_SCHEDULED: True})
-    function = builder.add_func(kernel.without_attr("global_symbol"), name)
-    return relax.call_tir(function, list(call.args), call.ty)
+    return builder.add_func(kernel.without_attr("global_symbol"), name)

@@ -18,9 +18,8 @@ from ..errors import ShapeError
 from ..schedules import operators as rest
 from ..schedules import vector_math
 from ..schedules.pooling import Pool, average_pool, max_pool
-from ..schedules.resampling import resample, resample_tables
-from ..schedules.resize_axes import COORDINATES, ResizeAxis, cubic, linear, nearest
 from .concat_in_place import legalize_concat
+from .legalize_resize import adaptive_pool, resize
 from .ops import static_shape
 
 Legalizer = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
@@ -49,7 +48,8 @@ def operator_legalizers(lanes: int) -> dict[str, Legalizer]:
     ours["relax.nn.max_pool2d"] = partial(_pool, max_pool)
     ours["relax.nn.avg_pool2d"] = partial(_pool, average_pool)
     ours["relax.nn.layer_norm"] = partial(_layer_norm, lanes)
-    ours["relax.image.resize2d"] = _resize
+    ours["relax.nn.adaptive_avg_pool2d"] = partial(adaptive_pool, lanes)
+    ours["relax.image.resize2d"] = partial(resize, lanes)
     legalizers = {name: _or_tvms(name, make) for name, make in ours.items()}
     return {**legalizers, "relax.concat": legalize_concat}
 
@@ -146,39 +146,6 @@ def _layer_norm(lanes: int, builder: relax.BlockBuilder, call: relax.Call) -> re
         *call.args,
         primfunc_name_hint=_hint(call),
     )
-
-
-def _resize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr | None:
-    """Maps with other rows and columns; cut-outs are left to TVM."""
-    attrs, shape = call.attrs, _shape(call.args[0])
-    try:
-        target = static_shape(call, "output")
-    except ShapeError:
-        return None
-    known = attrs.coordinate_transformation_mode in COORDINATES
-    if attrs.layout != "NCHW" or not known or not math.prod(target):
-        return None
-    axes = [_resize_axis(attrs, *sizes) for sizes in zip(shape[2:], target[2:], strict=True)]
-    rows, columns = axes
-    tables = [relax.const(table) for table in resample_tables(rows, columns)]
-    return builder.call_te(
-        partial(resample, rows=rows, columns=columns),
-        call.args[0],
-        *tables,
-        primfunc_name_hint=_hint(call),
-    )
-
-
-def _resize_axis(attrs: Any, size: int, target: int) -> ResizeAxis:
-    coordinate, rounding = attrs.coordinate_transformation_mode, attrs.rounding_method
-    if attrs.method == "linear":
-        return linear(size, target, coordinate)
-    if attrs.method == "cubic":
-        exclude = bool(attrs.cubic_exclude)
-        return cubic(size, target, coordinate, float(attrs.cubic_alpha), exclude)
-    # TVM takes no rounding method as one of these.
-    default = "round" if coordinate == "align_corners" else "floor"
-    return nearest(size, target, coordinate, rounding or default)
 
 
 def _pool(function: Any, builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr | None:

@@ -102,9 +102,54 @@ class ResizeAxis:
                 return outputs, int(steps[0]) if len(steps) else 0
         return None
 
+    def table(self) -> Taps:
+        """The same as a table."""
+        return Taps(self.size, self.taken(), self.weights)
+
     def taken(self) -> np.ndarray:
         """[outputs, taps]: the numbers that each output takes, all inside of the input."""
         return np.clip(self.first[:, None] + np.arange(self.taps), 0, self.size - 1)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """How the numbers along an axis are summed from those of the input, in a table.
+
+    Attributes:
+        size: numbers of the input.
+        taken: int [outputs, taps], which each output takes; a number may be taken twice.
+        weights: float32 [outputs, taps], what each is multiplied with.
+    """
+
+    size: int
+    taken: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def outputs(self) -> int:
+        """Numbers of the output."""
+        return len(self.taken)
+
+    @property
+    def taps(self) -> int:
+        """Numbers that each output is made of."""
+        return self.taken.shape[1]
+
+
+def adaptive_mean(size: int, target: int) -> Taps:
+    """Every output is the mean of a window, from floor(i size / target) to the next one's start,
+    rounded up: windows may overlap, and have two sizes.
+
+    The last number of a shorter window is taken twice, in halves: with a weight of 0 for something
+    else, infinity there would make it NaN.
+    """
+    i = np.arange(target)
+    first, last = i * size // target, -(-(i + 1) * size // target)
+    lengths = (last - first)[:, None]
+    tap = np.arange(lengths.max())
+    repeats = np.where(tap < lengths - 1, 1, lengths.max() - lengths + 1)
+    taken = np.minimum(first[:, None] + tap, last[:, None] - 1)
+    return Taps(size, taken, (1.0 / (lengths * repeats)).astype(np.float32))
 
 
 def nearest(size: int, target: int, coordinate: str, rounding: str) -> ResizeAxis:
