@@ -43,6 +43,8 @@ class Staging:
         """Floats of one of the ``alpha`` rows: as far as the last tile of the last vector reads."""
         panels = self.panels
         last = panels.vectors * panels.lanes - 1
+        if panels.cuts_rows:
+            last = panels.rows * panels.segment_tiles - 1
         return round_up(self.tile(last) + round_up(panels.alpha, QUAD), panels.lanes)
 
     @property
@@ -172,7 +174,12 @@ def _emit_chunks(
             chunk(first)
     elif first % lanes:
         chunk(first)
-    if panels.segments > 1 or count > 0:
+    if panels.cuts_rows:  # of a row that is cut, what tiles of the panel read
+        reach = (segment.stop - 1) * panels.m + panels.alpha
+        stop = tir.min(last // lanes, (reach + (lanes - 1)) // lanes)
+        aligned = tvm_ir.bind(tir.max(aligned, segment.first * panels.m // lanes))
+        count = stop - aligned
+    if panels.segments > 1 or panels.cuts_rows or count > 0:
         with T.serial(0, count) as number:
             chunk((aligned + number) * lanes)
     if panels.segments > 1 or (last % lanes and last - lanes != first):

@@ -19,7 +19,7 @@ from .input_rows import Staging, clear, emit_vertical
 from .linear_transform import apply_matrix
 from .prefetching import prefetch_inputs
 from .quads import take_apart
-from .segments import each_segment
+from .segments import each_segment, first_tile
 
 
 def emit_input_transform(
@@ -49,8 +49,10 @@ def emit_input_transform(
     ):
         clear(staged, staging)
         # Once per panel: the division by the tiles of a segment would cost more than the loads.
+        _, first = first_tile(layout.panels, panel)
+        first = tvm_ir.bind(first) if layout.panels.cuts_rows else first
         with T.serial(0, staging.runs) as number:
-            tile = tir.Cast("int64", number * staging.run)
+            tile = tir.Cast("int64", number * staging.run + first)
             T.buffer_store(starts, staging.tile(tile), [number])
         with T.serial(0, shape.c) as channel:
             with each_segment(layout.panels, panel) as segment:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Any
 
 from .. import _compat as tvm_ir
-from .._compat import T
+from .._compat import T, tir
 from ..geometry import Panels
 from ..geometry_pooling import OutputMap
 from .epilogue import EpilogueOperands
@@ -33,7 +34,7 @@ def emit_rows(
         k: the output channel.
     """
     width = panels.segment_tiles * written.step
-    start, x = segment.position * width, segment.index_in_row * width
+    start, x = segment.start * written.step, segment.index_in_row * width
     rest = written.width - (panels.segments - 1) * width
 
     def write(i: Any, y: Any) -> None:
@@ -44,7 +45,13 @@ def emit_rows(
                 value = epilogue.finish(value, index, k, lanes)
             T.buffer_store(output, value, index)
 
-        if panels.segments == 1:
+        if panels.cuts_rows:
+            with T.If(tir.all(segment.first == 0, segment.stop == panels.segment_tiles)):
+                with T.Then():
+                    _emit_row(store, rest, panels.lanes)
+                with T.Else():
+                    _emit_part(store, written, panels, segment)
+        elif panels.segments == 1:
             _emit_row(store, rest, panels.lanes)
         else:
             with T.If(segment.index_in_row < panels.segments - 1):
@@ -71,3 +78,17 @@ def _emit_row(store: Any, width: int, lanes: int) -> None:
         store(chunk * lanes, lanes)
     if width % lanes:
         store(width - lanes, lanes)
+
+
+def _emit_part(store: Any, written: OutputMap, panels: Panels, segment: Segment) -> None:
+    """The tiles of a row that lie in the panel: nothing beside them may be written."""
+    first = tvm_ir.bind(segment.first * written.step)
+    count = tvm_ir.bind(tir.min(segment.stop * written.step, written.width) - first)
+    # What parts of a row begin and end with multiples of.
+    unit = gcd(gcd(panels.segment_tiles, panels.lanes) * written.step, written.width, panels.lanes)
+    whole = tvm_ir.bind(count // panels.lanes)
+    with T.serial(0, whole) as chunk:
+        store(first + chunk * panels.lanes, panels.lanes)
+    if unit < panels.lanes:
+        with T.serial(0, count % panels.lanes // unit) as chunk:
+            store(first + whole * panels.lanes + chunk * unit, unit)

@@ -13,6 +13,7 @@ from .._compat import tir
 from ..config import ConvShape
 from ..geometry import CACHE_LINE, Panels, ceil_div
 from ..geometry_pooling import OutputMap
+from .segments import first_tile
 
 
 def prefetch_inputs(
@@ -60,8 +61,9 @@ def prefetch_outputs(
 
 def _corner(panels: Panels, panel: Any, step: int) -> tuple[Any, Any, Any]:
     """Image, y and x where a panel begins, tiles being ``step`` apart."""
-    row = panel * panels.rows // panels.segments
-    x = panel * panels.rows % panels.segments * (panels.segment_tiles * step)
+    number, _ = first_tile(panels, panel)
+    row, index_in_row = number // panels.segments, number % panels.segments
+    x = index_in_row * (panels.segment_tiles * step)
     return row // panels.tiles_y, row % panels.tiles_y * step, x
 
 

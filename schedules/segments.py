@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import _compat as tvm_ir
-from .._compat import T
+from .._compat import T, tir
 from ..geometry import Panels
 
 
@@ -21,28 +21,54 @@ class Segment:
         image: image of the batch.
         tile_y: tile row in the image.
         index_in_row: its place in the tile row.
+        first, stop: which of its tiles lie in the panel, all where panels do not cut rows.
+        start: the number in the panel of its first tile; negative if that lies in front of it.
     """
 
     position: Any
     image: Any
     tile_y: Any
     index_in_row: Any
+    first: Any
+    stop: Any
+    start: Any
+
+
+def first_tile(panels: Panels, panel: Any) -> tuple[Any, Any]:
+    """The row segment that ``panel`` begins in, and its tile that the panel begins with."""
+    if not panels.cuts_rows:
+        return panel * panels.rows, 0
+    tile = panel * panels.tiles
+    return tile // panels.segment_tiles, tile % panels.segment_tiles
 
 
 @contextmanager
 def each_segment(panels: Panels, panel: Any) -> Iterator[Segment]:
     """Loop over the row segments of ``panel``; the body is emitted inside."""
+    row, tile = first_tile(panels, panel)
+    tile = tvm_ir.bind(tile) if panels.cuts_rows else tile
     with T.serial(0, panels.rows) as position:
-        number = panel * panels.rows + position
-        if panels.total_rows % panels.rows == 0:
-            yield _decode(panels, position, number)
+        number = row + position
+        exists = [number < panels.total_rows] * bool(panels.total_rows % panels.rows)
+        if panels.cuts_rows:
+            begins = position * panels.segment_tiles - tile < panels.tiles
+            exists = [number < panels.total_rows, begins]
+        if exists:
+            with T.If(tir.all(*exists)), T.Then():
+                yield _decode(panels, position, number, tile)
         else:
-            with T.If(number < panels.total_rows), T.Then():
-                yield _decode(panels, position, number)
+            yield _decode(panels, position, number, tile)
 
 
-def _decode(panels: Panels, position: Any, number: Any) -> Segment:
+def _decode(panels: Panels, position: Any, number: Any, tile: Any) -> Segment:
     row = number // panels.segments if panels.segments > 1 else number
     index_in_row = tvm_ir.bind(number % panels.segments) if panels.segments > 1 else 0
     image = tvm_ir.bind(row // panels.tiles_y)
-    return Segment(position, image, tvm_ir.bind(row - image * panels.tiles_y), index_in_row)
+    tile_y = tvm_ir.bind(row - image * panels.tiles_y)
+    first, stop = 0, panels.segment_tiles
+    start = position * panels.segment_tiles
+    if panels.cuts_rows:
+        start = tvm_ir.bind(start - tile)
+        first = tvm_ir.bind(tir.max(-start, 0))
+        stop = tvm_ir.bind(tir.min(stop, panels.tiles - start))
+    return Segment(position, image, tile_y, index_in_row, first, stop, start)

@@ -117,6 +117,7 @@ def test_panels_of_every_kind():
     cases = [c for c in CASES if c.algorithm not in SPATIAL]
     panels = [kernel_layout(c.plan, LANES).panels for c in cases]
     assert any(p.segments > 1 for p in panels)
+    assert any(p.cuts_rows for p in panels)
     assert any(p.rows > p.tiles_y for p in panels)
     shared = zip(cases, panels, strict=True)
     shared = [(c, p) for c, p in shared if c.structure.startswith("rows")]

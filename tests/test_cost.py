@@ -146,6 +146,16 @@ def test_every_price_counts(algorithm):
     assert matters == set(dataclasses.asdict(PRICES))
 
 
+def test_rows_that_panels_cut_count_as_more_segments():
+    shape = LAYERS[1]
+    whole, cut = (
+        quantities(shape, "sparse_winograd", 4, 0.1, AVX2, Blocking(vectors, 64, 8, 2))[0]
+        for vectors in (4, 5)
+    )
+    assert cut.transform_ops < whole.transform_ops
+    assert whole.segments == 64 * 14 < cut.segments
+
+
 def test_cycles_are_quantities_times_prices():
     work = Quantities(steps=10, slices=2)
     assert work.cycles(Prices(steps=1.5, slices=3)) == 21

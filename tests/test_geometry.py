@@ -120,21 +120,29 @@ def test_every_tile_is_computed_once(shape, m, lanes, vectors):
     """Decodes panels the way the kernels do and counts the tiles whose outputs are kept."""
     panels = make_panels(shape, m, lanes, vectors)
     assert (panels.tiles_y, panels.tiles_x) == (ceil_div(shape.oh, m), ceil_div(shape.ow, m))
-    assert panels.rows * panels.segment_tiles <= max(vectors, 1) * lanes
+    assert panels.tiles <= max(vectors, 1) * lanes
     if panels.segments > 1:
         assert panels.segment_tiles % lanes == 0
         assert panels.rows == 1
+    if panels.cuts_rows:
+        assert panels.segments == 1
+        assert panels.tiles % lanes == 0
+    else:
+        assert panels.tiles == panels.rows * panels.segment_tiles
     seen = Counter()
     for panel in range(panels.count):
-        live = 0
-        for number in range(panel * panels.rows, (panel + 1) * panels.rows):
+        live, touched = 0, set()
+        for place in range(panel * panels.tiles, (panel + 1) * panels.tiles):
+            number, tile = divmod(place, panels.segment_tiles)
+            touched.add(number)
             if number < panels.total_rows:
                 live += 1
                 row, index = divmod(number, panels.segments)
-                first = index * panels.segment_tiles
-                for x in range(first, min(first + panels.segment_tiles, panels.tiles_x)):
+                x = index * panels.segment_tiles + tile
+                if x < panels.tiles_x:
                     seen[(*divmod(row, panels.tiles_y), x)] += 1
         assert live
+        assert len(touched) <= panels.rows
     tiles = product(range(shape.n), range(panels.tiles_y), range(panels.tiles_x))
     assert seen == Counter(tiles)
 
@@ -142,7 +150,7 @@ def test_every_tile_is_computed_once(shape, m, lanes, vectors):
 @given(shapes(), st.integers(1, 6), LANES, st.integers(0, 16))
 def test_panels_have_room_for_whole_vectors(shape, m, lanes, vectors):
     panels = make_panels(shape, m, lanes, vectors)
-    assert panels.vectors * lanes >= panels.rows * panels.segment_tiles
+    assert panels.vectors * lanes >= panels.tiles > (panels.vectors - 1) * lanes
     assert panels.stride == panels.vectors * lanes
 
 

@@ -56,6 +56,19 @@ MAPS = [
     Case(conv(2, 51, padding=(1, 0, 1, 0)), m=2, panel_vectors=1, lanes=8),
     Case(conv(8, 49, padding=(2, 2, 2, 2)), m=6, panel_vectors=1, lanes=8),
 ]
+# Panels that begin and end inside of rows of 14, 10, 5, 7, 11 and 6 tiles, and inside of images.
+CUT_ROWS = [
+    Case(conv(56, 56, c=5, k=6), m=4, panel_vectors=5, rows_at_once=2, lanes=8),
+    Case(conv(55, 53, n=2), 4, 0.3, panel_vectors=5, epilogue=Epilogue(True, True), lanes=8),
+    Case(conv(17, 56, padding=(0, 2, 1, 2)), m=6, panel_vectors=2, lanes=8),
+    Case(conv(23, 19, n=3), m=2, panel_vectors=2, lanes=8, winograd_relu=True),
+    Case(conv(23, 29, n=3), m=6, panel_vectors=1, lanes=8),
+    Case(conv(9, 27, n=3), m=4, panel_vectors=2),
+    Case(conv(9, 11, n=3), m=1, panel_vectors=3, lanes=8),
+    Case(conv(9, 11, n=3, r=5, padding=(2, 4, 2, 0)), m=2, panel_vectors=2),
+    Case(conv(23, 19, c=4, k=6), 4, 1.0, DENSE, 1, rows_at_once=4, lanes=8),
+    Case(conv(23, 19, c=8, k=8), 4, panel_vectors=1, k_block=4, split_k=True, lanes=8),
+]
 PADDING = [
     Case(conv(5, 7, padding=(0, 0, 0, 0)), m=2),
     Case(conv(5, 23, padding=(2, 0, 1, 2)), m=2, panel_vectors=1),
@@ -117,12 +130,18 @@ needs_avx512 = pytest.mark.skipif(HOST.lanes < 16, reason="the host has no 16-la
 
 @pytest.mark.parametrize(
     "case",
-    [*MAPS, *PADDING, *FILTERS, *CHANNELS, *DENSES, *RELUS]
+    [*MAPS, *CUT_ROWS, *PADDING, *FILTERS, *CHANNELS, *DENSES, *RELUS]
     + [pytest.param(case, marks=needs_avx512) for case in WIDEST],
     ids=str,
 )
 def test_kernel_is_the_oracle(case):
     check(case)
+
+
+def test_panels_of_these_cases_cut_rows():
+    for case in CUT_ROWS:
+        panels = kernel_layout(case.plan, case.lanes).panels
+        assert panels.cuts_rows and panels.count > 1
 
 
 @pytest.mark.parametrize("epilogue", EPILOGUES, ids=str)
@@ -158,11 +177,13 @@ def test_sparse_and_dense_agree():
 
 # Panels that are cut in the middle of a batch and a last one that is not full.
 MANY_PANELS = Case(conv(9, 11, n=3, c=9, k=7), m=2, panel_vectors=3, k_block=3, rows_at_once=2)
+CUT_PANELS = dataclasses.replace(MANY_PANELS, panel_vectors=2)
 
 
 @pytest.mark.parametrize("algorithm", [SPARSE, DENSE])
-def test_same_bits_from_run_to_run_and_with_any_number_of_threads(algorithm):
-    case = dataclasses.replace(MANY_PANELS, algorithm=algorithm)
+@pytest.mark.parametrize("case", [MANY_PANELS, CUT_PANELS], ids=str)
+def test_same_bits_from_run_to_run_and_with_any_number_of_threads(algorithm, case):
+    case = dataclasses.replace(case, algorithm=algorithm)
     assert kernel_layout(case.plan, case.lanes).panels.count > 3
     check_threads(case)
 

@@ -34,6 +34,8 @@ CASES = [
     Case(conv(9, 56), m=4, panel_vectors=5, lanes=8),
     Case(conv(12, 12, n=2), m=2, panel_vectors=4, lanes=8),
     Case(conv(5, 30, n=2), m=6, panel_vectors=3, lanes=8),
+    # Panels that cut rows, whose last tile is one column.
+    Case(conv(23, 25, n=2), m=4, panel_vectors=1, lanes=8),
     Case(conv(8, 9, r=7, padding=(3, 6, 0, 2)), m=2, panel_vectors=1),
     Case(conv(7, 9, r=5, padding=(2, 2, 2, 2)), m=4, panel_vectors=1),
     Case(conv(5, 6, r=1, padding=(0, 0, 0, 0)), m=2),

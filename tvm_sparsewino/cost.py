@@ -169,7 +169,7 @@ def blockings(
             channels = _channel_block(panels)
             blocking = Blocking(vectors, _even_block(shape.k, most), channels, rows)
             # The same panels under another number are the same kernel.
-            same = (panels.rows, panels.segment_tiles, blocking.k_block, rows)
+            same = (panels.tiles, panels.segment_tiles, blocking.k_block, rows)
             # These kernels compute wide panels in parts.
             in_parts = algorithm == "dense_winograd" or sharing > 1
             # Beside accumulators, the rows' values and what the compiler needs must find room.

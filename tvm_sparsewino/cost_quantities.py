@@ -29,6 +29,9 @@ _SLICES_IN_FLIGHT = 1.5
 # costs that is fetched again, beside one of a stream: read in a row, and in the order of nonzeros.
 _IN_A_ROW = (0.75, 1.0)
 _SCATTERED = (0.85, 1.5)
+# What a row segment that a panel's end cuts costs each panel, in whole ones: loops that are not as
+# long as the last time, whose ends the core foresees wrongly.
+_CUT_SEGMENT = 6
 
 
 @dataclass(frozen=True)
@@ -114,14 +117,17 @@ def quantities(
     outputs = lines_beyond(images * shape.k * shape.oh * shape.ow, core.l2_bytes)
     # A row's inputs, its results and a constant do not all find a register.
     ops = "crowded_ops" if 2 * transform.alpha >= core.vector_registers else "transform_ops"
+    segments = panels.total_rows
+    if panels.cuts_rows:
+        segments += 2 * _CUT_SEGMENT * (panels.count - 1)
     first = Quantities(
         **{ops: shape.c * vectors * _input_ops(transform)},
-        segments=shape.c * panels.total_rows,
+        segments=shape.c * segments,
         activation_lines=inputs,
     )
     last = Quantities(
         **{ops: shape.k * vectors * _output_ops(transform)},
-        segments=shape.k * panels.total_rows,
+        segments=shape.k * segments,
         activation_lines=outputs,
     )
     if algorithm == "sparse_winograd":

@@ -3,7 +3,8 @@
 A *tile* is m x m outputs. A *row segment* is a run of tiles of one tile row (the whole row where
 maps are narrow). A *panel* is what one task computes: some row segments, one after the other, with
 tiles as vector lanes. Row segments are numbered through images, tile rows and segments, so a panel
-runs over image borders when maps are small.
+runs over image borders when maps are small. Where whole rows would leave lanes empty, panels are
+whole vectors instead and begin and end inside of tile rows.
 """
 
 from __future__ import annotations
@@ -114,8 +115,9 @@ class Panels:
         tiles_y, tiles_x: tiles of one image.
         segment_tiles: tiles of a row segment; a multiple of ``lanes`` if a row has several.
         segments: row segments in a tile row.
-        rows: row segments in a panel.
+        rows: row segments in a panel, or that it touches at most.
         total_rows: row segments altogether.
+        tiles: tiles of a panel, those that lie beside the map included.
     """
 
     m: int
@@ -127,16 +129,22 @@ class Panels:
     segments: int
     rows: int
     total_rows: int
+    tiles: int
 
     @property
     def count(self) -> int:
         """Number of panels."""
-        return ceil_div(self.total_rows, self.rows)
+        return ceil_div(self.total_rows * self.segment_tiles, self.tiles)
+
+    @property
+    def cuts_rows(self) -> bool:
+        """Whether panels begin inside of row segments."""
+        return self.tiles != self.rows * self.segment_tiles
 
     @property
     def vectors(self) -> int:
         """Vectors of tiles per panel; they run over the ends of row segments."""
-        return ceil_div(self.rows * self.segment_tiles, self.lanes)
+        return ceil_div(self.tiles, self.lanes)
 
     @property
     def stride(self) -> int:
@@ -157,9 +165,16 @@ def make_panels(shape: ConvShape, m: int, lanes: int, vectors: int) -> Panels:
         segment_tiles, segments = tiles_x, 1
         rows = min(limit // tiles_x, total)
     alpha = m + shape.r - 1
-    return Panels(
-        m, alpha, lanes, tiles_y, tiles_x, segment_tiles, segments, rows, total * segments
-    )
+    rest = (tiles_y, tiles_x, segment_tiles, segments, rows, total * segments, rows * segment_tiles)
+    whole_rows = Panels(m, alpha, lanes, *rest)
+    whole_vectors = replace(whole_rows, rows=_touched_rows(limit, tiles_x), tiles=limit)
+    fewer = whole_vectors.vectors * whole_vectors.count < whole_rows.vectors * whole_rows.count
+    return whole_vectors if segments == 1 and fewer else whole_rows
+
+
+def _touched_rows(tiles: int, row: int) -> int:
+    """Rows of ``row`` tiles that any panel of ``tiles`` tiles, one after the other, touches."""
+    return max(ceil_div(panel * tiles % row + tiles, row) for panel in range(row))
 
 
 @dataclass(frozen=True)

@@ -126,5 +126,5 @@ def _same_kernel(plan: LayerPlan, target: CpuTarget) -> tuple:
     panel = plan.panel_vectors
     if plan.m:
         panels = make_panels(plan.conv, plan.m, target.lanes, plan.panel_vectors)
-        panel = (panels.rows, panels.segment_tiles)
+        panel = (panels.tiles, panels.segment_tiles)
     return (panel, plan.rows_at_once, plan.k_block, plan.channel_block, plan.split_k)
