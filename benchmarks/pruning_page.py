@@ -1,8 +1,9 @@
-"""Write the table of training runs in docs/pruning.md from their kept records.
+"""Write the tables of training runs and stable rates in docs/pruning.md from their kept records.
 
     python benchmarks/pruning_page.py
 
-The records are what ``sparsewino train --matrix`` wrote; text outside of the marks stays as it is.
+The records are what ``sparsewino train --matrix`` and ``benchmarks/training/stable_rates.py``
+wrote; text outside of the marks stays as it is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "pruning.md"
 RECORDS = ROOT / "benchmarks" / "results" / "training"
 BEGIN, END = "<!-- training runs -->\n", "<!-- end of training runs -->\n"
+RATES = ROOT / "benchmarks" / "results" / "stable_rates.jsonl"
+RATES_BEGIN, RATES_END = "<!-- stable rates -->\n", "<!-- end of stable rates -->\n"
 # What runs of one row need not share, and what the cells of a row show.
 PLACE = ("seed", "device", "data_folder", "save_every", "cost")
 SHOWN = {
@@ -38,7 +41,7 @@ NORMAL = 1.960
 
 
 def main() -> None:
-    PAGE.write_text(page(PAGE.read_text(), read(RECORDS)))
+    PAGE.write_text(page(PAGE.read_text(), read(RECORDS), read_records(RATES)))
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -49,9 +52,28 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def page(text: str, records: Sequence[Mapping[str, Any]]) -> str:
-    """``text`` with the table of ``records`` between its marks."""
+def page(
+    text: str, records: Sequence[Mapping[str, Any]], rates: Sequence[Mapping[str, Any]]
+) -> str:
+    """``text`` with the tables of ``records`` and stable ``rates`` between their marks."""
+    text = between(text, RATES_BEGIN, RATES_END, "\n" + rates_table(rates) + "\n")
     return between(text, BEGIN, END, "\n" + table(records) + "\n")
+
+
+def rates_table(rates: Sequence[Mapping[str, Any]]) -> str:
+    """One row per method, with mean losses of the last tenth of a trial."""
+    head = ("method", "largest stable rate", "loss there", "at twice the rate", "without training")
+    return markdown_table(head, [_rates_row(x) for x in rates])
+
+
+def _rates_row(found: Mapping[str, Any]) -> list[str]:
+    still, *losses = [f"{last:.3g}" for _, _, last in found["trials"]]
+    rate, stable, beyond = f"{found['rate']:.3g}", losses[-1], "not tried"
+    if found["bounded"]:
+        *_, stable, beyond = ("", *losses)
+    else:
+        rate += " or more"
+    return [f"`{found['method']}`", rate, stable, beyond, still]
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:

@@ -53,7 +53,21 @@ def record(seed, method, accuracy, dense=99.0, **changes):
 
 def test_the_page_is_what_the_records_say(pages):
     text = pages.PAGE.read_text()
-    assert pages.page(text, pages.read(pages.RECORDS)) == text
+    rates = pages.read_records(pages.RATES)
+    assert rates and pages.page(text, pages.read(pages.RECORDS), rates) == text
+
+
+def test_stable_rates_with_the_losses_that_bound_them(pages):
+    trials = [[0.0, 0.5, 0.45], [0.1, 0.5, 0.25], [0.2, 0.5, float("inf")]]
+    found = [
+        {"method": "white", "rate": 0.1, "trials": trials, "bounded": True},
+        {"method": "authors", "rate": 0.1, "trials": trials[:2], "bounded": False},
+        {"method": "gradient", "rate": 0.0, "trials": trials[::2], "bounded": True},
+    ]
+    lines = pages.rates_table(found).splitlines()[2:]
+    assert lines[0] == "| `white` | 0.1 | 0.25 | inf | 0.45 |"
+    assert lines[1] == "| `authors` | 0.1 or more | 0.25 | not tried | 0.45 |"
+    assert lines[2] == "| `gradient` | 0 |  | inf | 0.45 |"
 
 
 def test_differences_are_paired_by_seed(pages):
