@@ -1,8 +1,8 @@
 """Sparse linear layer: zeros of the weights cost nothing.
 
-One row of data: unstructured nonzeros leave nothing to fill lanes with, so ``slice_rows`` output
-features are summed side by side, one scalar multiply-add per nonzero; the data stay in L1 block by
-block, and the weights stream past at 6 bytes per nonzero.
+One row of data: lanes are ``slice_rows`` output features that are summed side by side. Each lane's
+input is loaded alone and put into its place (a gather instruction takes longer); the data stay in L1
+block by block, and the weights stream past at 6 bytes per nonzero.
 
 Several rows: lanes are rows. The data are transposed first, so that a nonzero is one broadcast and
 one multiply-add with a memory operand per vector of rows, as in the sparse convolutions.
@@ -82,7 +82,8 @@ def _emit_tasks(
             base = tvm_ir.bind(first * layout.width)
             with T.serial(0, layout.slices) as index:
                 number = (block * layout.c_blocks + c_part) * layout.slices + index
-                _emit_slice(columns, base, packed, tvm_ir.bind(number), sums, layout)
+                emit = _emit_lanes if layout.width == 1 else _emit_slice
+                emit(columns, base, packed, tvm_ir.bind(number), sums, layout)
         _emit_output(sums, output, block, part, layout, epilogue)
 
 
@@ -116,6 +117,29 @@ def _emit_slice(
             for i in range(vectors):
                 target = tvm_ir.ramp(place + i * lanes, 1, lanes)
                 T.buffer_store(sums, held[at(row, i)], [target])
+
+
+def _emit_lanes(
+    data: Any, base: Any, packed: Sequence[Any], number: Any, sums: Any, layout: Any
+) -> None:
+    """The same for one row of data: the sums of a slice are the lanes of one vector."""
+    starts, rows, inputs, values = packed
+    width = layout.slice_rows
+    start = tvm_ir.bind(wide(starts[number]))
+    steps = wide(starts[number + 1]) - start
+    places = [tvm_ir.bind(rows[number * width + row]) for row in range(width)]
+    everything = tvm_ir.ramp(0, 1, width)
+    with tvm_ir.local_buffer((width,)) as held:
+        for row, place in enumerate(places):
+            T.buffer_store(held, sums[place], [row])
+        with T.serial(0, steps) as step:
+            first = tvm_ir.bind((start + step) * width)
+            numbers = [data[base + wide(inputs[first + row])] for row in range(width)]
+            x = tvm_ir.shuffle(numbers, range(width))
+            product = values[tvm_ir.ramp(first, 1, width)] * x
+            T.buffer_store(held, held[everything] + product, [everything])
+        for row, place in enumerate(places):
+            T.buffer_store(sums, held[row], [place])
 
 
 def _emit_output(

@@ -7,12 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._compat import ScheduleError, block_loops, divisors_of, flat_loops, loop_extent
+from .._compat import (
+    ScheduleError,
+    block_loops,
+    crossing_loop,
+    divisors_of,
+    flat_loops,
+    loop_extent,
+)
 
 # Below this many iterations threads cost more than they bring.
 MIN_PARALLEL = 4096
 # Iterations of reductions that are unrolled: windows of pooling.
 UNROLLED = 9
+# Numbers of a cache line; of the rows and columns of a transposition that stay in L1.
+LINE, MOST_ROWS, ROWS = 16, 256, 64
 # Fewer tasks than this are more than some machines' cores.
 FEW_TASKS = 16
 
@@ -82,6 +91,7 @@ def schedule_block(sch: Any, block: Any, lanes: int, shared: int = 0) -> Pending
     (*outer, inner), reduction = loops
     if not reduction and not shared:
         outer, inner = _flattened(sch, block, [*outer, inner], lanes)
+        outer, inner = _transposed(sch, block, outer, inner)
     taps = math.prod(loop_extent(sch, loop) for loop in reduction)
     if reduction and 0 < taps <= UNROLLED:  # an unknown extent counts as 0
         # Sums stay in registers; LLVM makes vectors of the loop around, whatever its extent.
@@ -127,6 +137,27 @@ def _flattened(sch: Any, block: Any, loops: list[Any], lanes: int) -> tuple[list
             flat -= 1
     first = len(loops) - flat
     return loops[:first], sch.fuse(*loops[first:])
+
+
+def _transposed(sch: Any, block: Any, outer: list[Any], inner: Any) -> tuple[list[Any], Any]:
+    """Outer loops and the innermost one of a transposition, a cache line's worth of the loop that
+    it crosses put between: every line that is read is then used whole while it is in L1.
+    """
+    number = crossing_loop(sch, block) if outer else None
+    if number is None or number >= len(outer) or loop_extent(sch, inner) < 2:
+        return outer, inner
+    extent = loop_extent(sch, outer[number])
+    size = next((n for n in range(min(LINE, extent), 1, -1) if extent % n == 0), 1)
+    if size == 1:
+        return outer, inner
+    around, line = sch.split(outer[number], [None, size])
+    outer = [*outer[:number], around, *outer[number + 1 :]]
+    rows = loop_extent(sch, inner)
+    if rows > MOST_ROWS and rows % ROWS == 0:
+        part, inner = sch.split(inner, [None, ROWS])
+        outer.append(part)
+    sch.reorder(*outer, line, inner)
+    return outer, inner
 
 
 def finish(sch: Any, pending: Pending) -> None:

@@ -1,5 +1,7 @@
 """Linear kernels against float64, their packing, and their layouts."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -118,17 +120,22 @@ def test_leading_dimensions(algorithm, rng):
 
 
 @pytest.mark.parametrize("algorithm", ["dense_linear", "sparse_linear"])
-def test_threads_change_nothing(algorithm, rng):
+def test_threads_change_nothing(algorithm, rng, monkeypatch):
+    """In a thread of its own, whose pool is as large as this test says, whatever ran before."""
     shape = LinearShape(9, 50, 700)
     weight = weights(rng, shape, 0.3)
     x = rng.standard_normal((9, 50)).astype("float32")
     bias = rng.standard_normal(700).astype("float32")
-    one = run(shape, algorithm, weight, x, bias, ALL)
-    use_threads(2)
-    try:
-        assert np.array_equal(run(shape, algorithm, weight, x, bias, ALL), one)
-    finally:
-        use_threads(1)
+    monkeypatch.setenv("TVM_NUM_THREADS", "2")
+
+    def on_threads():
+        for threads in (2, 1):
+            use_threads(threads)
+            yield run(shape, algorithm, weight, x, bias, ALL)
+
+    with ThreadPoolExecutor(1) as alone:
+        two, one = alone.submit(lambda: list(on_threads())).result()
+    assert np.array_equal(two, one)
 
 
 # ---- packing and layouts -----------------------------------------------------------------------

@@ -192,6 +192,14 @@ def test_the_choice_follows_the_density(sizes):
     assert predict_sparse_linear(shape, 1.0, 8, 16) > predict_dense_linear(shape, 8, 16)
 
 
+@pytest.mark.parametrize("sizes", [(1, 8, 2), (1, 1, 1), (4, 3, 5), (16, 20, 7)])
+def test_layers_without_zeros_are_dense(sizes):
+    shape = LinearShape(*sizes)
+    plan = plan_linear("fc", shape, np.ones((shape.k, shape.c), np.float32), CPU)
+    assert plan.algorithm == "dense_linear"
+    assert plan.flops_done == shape.direct_flops
+
+
 def test_threads_change_the_time_but_not_the_choice(rng):
     shape = LinearShape(1, 600, 500)
     weight = (rng.random((500, 600)) < 0.1).astype("float32")

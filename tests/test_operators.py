@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 import tvm
 from relax_networks import const, evaluate, module
-from tvm import relax
+from tvm import relax, te
 
-from tvm_sparsewino._compat import make_target
+from tvm_sparsewino._compat import (
+    child_blocks,
+    crossing_loop,
+    loop_extent,
+    make_target,
+    schedule,
+)
+from tvm_sparsewino.schedules.general import schedule_function
 
 F32 = 1e-6  # of the largest possible sum: float32 rounds every addition
 MATH = 4e-7  # what :mod:`tvm_sparsewino.schedules.vector_math` promises, and one rounding
@@ -320,3 +327,42 @@ def test_concatenation(axis, rng):
     y = numbers(rng, *(extent + (2 if i == axis else 0) for i, extent in enumerate(x.shape)))
     got = compiled(lambda a, b: relax.op.concat([a, b], axis), x, y)
     assert np.array_equal(got, np.concatenate([x, y], axis))
+
+
+# Lines of 16 numbers, parts of them, primes, rows that are cut, and dimensions between.
+TRANSPOSED = [
+    ((1, 7, 9, 64), (0, 3, 1, 2)),
+    ((2, 5, 8, 24), (0, 3, 1, 2)),
+    ((1, 3, 40, 17), (0, 3, 1, 2)),
+    ((1, 6, 10, 3), (0, 3, 1, 2)),
+    ((2, 20, 7, 9), (0, 2, 3, 1)),
+    ((1, 512, 2, 32), (0, 2, 3, 1)),
+    ((33, 48), (1, 0)),
+    ((4, 5, 6), (2, 1, 0)),
+]
+
+
+@pytest.mark.parametrize(("shape", "axes"), TRANSPOSED, ids=str)
+def test_transpositions(shape, axes, rng):
+    x, y = numbers(rng, *shape), numbers(rng, *(shape[axis] for axis in axes))
+    assert np.array_equal(compiled(lambda v: relax.op.permute_dims(v, axes), x), x.transpose(axes))
+    got = compiled(lambda v, w: relax.op.add(relax.op.permute_dims(v, axes), w), x, y)
+    assert np.array_equal(got, x.transpose(axes) + y)
+
+
+def test_transpositions_use_whole_lines():
+    x = te.placeholder((1, 56, 56, 64), name="x")
+    y = te.compute((1, 64, 56, 56), lambda n, c, h, w: x[n, h, w, c], name="y")
+    made = schedule_function(te.create_prim_func([x, y]), 8)
+    sch = schedule(made)
+    (block,) = child_blocks(sch)
+    extents = [loop_extent(sch, loop) for loop in sch.get_loops(block)]
+    assert extents == [224, 16, 7, 8]  # everything else, a line, columns, lanes
+
+
+def test_a_number_for_each_row_is_no_transposition():
+    x, b = te.placeholder((1, 64, 8, 16), name="x"), te.placeholder((64,), name="b")
+    y = te.compute(x.shape, lambda n, c, h, w: x[n, c, h, w] + b[c], name="y")
+    sch = schedule(te.create_prim_func([x, b, y]))
+    (block,) = child_blocks(sch)
+    assert crossing_loop(sch, block) is None

@@ -24,6 +24,7 @@ NEAR_BYTES = 12 * 2**20
 NEAR_RATE, FAR_RATE = 20.0, 5.5  # bytes per cycle
 NONZERO_CYCLES = 0.5  # per nonzero: value and number of its input
 VECTOR_CYCLES = 1.2  # per nonzero and vector of rows
+ONE_ROW_CYCLES = 1.05  # per nonzero, where lanes are outputs
 SLICE_CYCLES = 25.0  # mispredicted exit, first latency
 SUM_CYCLES = 2.0  # per vector of sums loaded and stored
 TRANSPOSE_CYCLES = 1.5  # per number
@@ -46,7 +47,8 @@ def predict_sparse_linear(shape: LinearShape, density: float, lanes: int, regist
     steps = shape.k * shape.c * density * padding
     slices = layout.blocks * layout.slices * layout.c_blocks
     sums = slices * layout.slice_rows * layout.vectors
-    walked = steps * (NONZERO_CYCLES + VECTOR_CYCLES * layout.vectors)
+    each = NONZERO_CYCLES + VECTOR_CYCLES * layout.vectors
+    walked = steps * (each if layout.width > 1 else ONE_ROW_CYCLES)
     walked += slices * SLICE_CYCLES + sums * SUM_CYCLES
     read = max(walked, _arrival(steps * (FLOAT_BYTES + INDEX_BYTES)))
     moved = shape.n * (shape.c + shape.k) * TRANSPOSE_CYCLES if shape.n > 1 else 0.0

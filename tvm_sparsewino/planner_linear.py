@@ -13,7 +13,8 @@ from .schedules.target import CpuTarget
 def plan_linear(
     name: str, shape: LinearShape, weight: np.ndarray, target: CpuTarget, threads: int = 1
 ) -> LinearPlan:
-    """Plan a linear layer; the sparse kernel runs only where it is predicted to be faster.
+    """Plan a linear layer; the sparse kernel runs only where there are zeros and it is predicted to
+    be faster.
 
     Args:
         name: the layer's name.
@@ -29,7 +30,8 @@ def plan_linear(
         "dense_linear": predict_dense_linear(shape, *unit),
         "sparse_linear": predict_sparse_linear(shape, density, *unit),
     }
-    best, other = sorted(cycles, key=lambda algorithm: cycles[algorithm])
+    # Of a layer without zeros, a sparse kernel makes nothing but a detour.
+    best, other = sorted(cycles, key=lambda name: (density == 1 and "sparse" in name, cycles[name]))
     reason = (
         f"{density:.0%} dense weights; {best.replace('_', ' ')} is predicted at "
         f"{cycles[best] / 1e6:.3g} Mcycles; {other.replace('_', ' ')} "

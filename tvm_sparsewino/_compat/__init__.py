@@ -34,8 +34,8 @@ _MODULES = {
     ),
     "slices": ("with_slices",),
     "scheduling": (
-        *("block_loops", "child_blocks", "compute_inside", "divisors_of", "flat_loops"),
-        *("loop_extent", "schedule"),
+        *("block_loops", "child_blocks", "compute_inside", "crossing_loop", "divisors_of"),
+        *("flat_loops", "loop_extent", "schedule"),
     ),
     "tensors": ("tensor_bytes", "tensor_element"),
 }

@@ -99,6 +99,27 @@ def _runs_through(region: Any, variables: list[Any], extents: list[Any]) -> bool
     )
 
 
+def crossing_loop(sch: Schedule, block: Any) -> int | None:
+    """The number of a loop, not the innermost, along which something is read number by number that
+    the innermost one crosses: a transposition. None where nothing is.
+
+    Args:
+        sch: the schedule.
+        block: a block without reductions, each of whose loops drives one iterator, in their order.
+    """
+    block_of = sch.get(sch.get_loops(block)[-1]).body.block
+    variables = [iterator.var for iterator in block_of.iter_vars]
+    for region in block_of.reads:
+        indices = [index.min for index in region.region]
+        used = [v for index in indices for v in tir.analysis.undefined_vars(index)]
+        if not any(v.same_as(variables[-1]) for v in used):
+            continue
+        for number, variable in enumerate(variables[:-1]):
+            if indices[-1].same_as(variable):
+                return number
+    return None
+
+
 def divisors_of(sch: Schedule, block: Any, loop: Any) -> set[int]:
     """Every number s for which the block reads at ``loop // s``."""
     variable, realize = sch.get(loop).loop_var, sch.get(sch.get_loops(block)[-1]).body
