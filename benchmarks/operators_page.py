@@ -21,7 +21,7 @@ REASONS: Mapping[str, str] = {
     "dense_winograd": "the floor counts the product alone; both transforms are most of the work",
     "depthwise": "one multiply-add per load: nothing is reused but between taps",
     "sparse_linear": "one row: each nonzero loads its own input, one by one",
-    "avg_pool3d": "local response normalisation: two square roots and a division per number take longer than its bytes",
+    "avg_pool3d": "two square roots and a division per number take longer than its bytes",
     "softmax": "exponentials, 20 operations a number, take longer than its bytes",
     "max_pool2d": "its input comes from the last cache, row by row",
     "resize_rows": "several shuffles per output",

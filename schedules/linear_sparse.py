@@ -1,8 +1,8 @@
 """Sparse linear layer: zeros of the weights cost nothing.
 
-One row of data: lanes are ``slice_rows`` output features that are summed side by side. Each lane's
-input is loaded alone and put into its place (a gather instruction takes longer); the data stay in L1
-block by block, and the weights stream past at 6 bytes per nonzero.
+One row of data: lanes are ``slice_rows`` output features that are summed side by side. The input
+of each lane is loaded alone and put into its place (a gather instruction takes longer); the data
+stay in L1 block by block, and the weights stream past at 6 bytes per nonzero.
 
 Several rows: lanes are rows. The data are transposed first, so that a nonzero is one broadcast and
 one multiply-add with a memory operand per vector of rows, as in the sparse convolutions.
