@@ -21,8 +21,6 @@ def prefetch_inputs(
 ) -> None:
     """Emit one vector's share of the requests for the rows that ``panel`` reads of ``channel``.
 
-    Panels that run over the border of an image ask for a few rows that nobody needs.
-
     Args:
         data: buffer [N, C, H, W].
         shape: the convolution.
@@ -36,7 +34,7 @@ def prefetch_inputs(
     corner = [image, channel, tir.max(y - top, 0), tir.max(x - left, 0)]
     rows = min((panels.rows - 1) * panels.m + panels.alpha, shape.h)
     span = shape.w if panels.segments == 1 else panels.segment_tiles * panels.m
-    _prefetch(data, corner, rows, shape.w, span, panels, vector, write=False)
+    _prefetch(data, corner, rows, (shape.h, shape.w), span, panels, vector, write=False)
 
 
 def prefetch_outputs(
@@ -56,7 +54,8 @@ def prefetch_outputs(
     rows = min(panels.rows * written.step, written.height)
     span = written.width if panels.segments == 1 else panels.segment_tiles * written.step
     corner = [image, k, y, x]
-    _prefetch(output, corner, rows, written.width, span, panels, vector, write)
+    size = (written.height, written.width)
+    _prefetch(output, corner, rows, size, span, panels, vector, write)
 
 
 def _corner(panels: Panels, panel: Any, step: int) -> tuple[Any, Any, Any]:
@@ -71,18 +70,31 @@ def _prefetch(
     buffer: Any,
     corner: list[Any],
     rows: int,
-    width: int,
+    size: tuple[int, int],
     span: int,
     panels: Panels,
     vector: Any,
     write: bool,
 ) -> None:
+    """Nothing behind the map's last row: that is the next channel, which others may be writing.
+
+    A line that two cores want to write goes to and fro between them.
+    """
     image, channel, y, x = corner
+    height, width = size
+    left = tvm_ir.bind(tir.min(height - y, rows))
     if span == width:  # rows follow each other in memory
-        rows, span = 1, rows * width
-    lines = ceil_div(span, CACHE_LINE)
-    share = ceil_div(rows * lines, panels.vectors)
+        lines = ceil_div(rows * width, CACHE_LINE)
+        last = left * width - 1
+    else:
+        lines = ceil_div(span, CACHE_LINE) * rows
+        last = left - 1
+    share = ceil_div(lines, panels.vectors)
     for number in range(share):
         line = vector * share + number
-        at = [image, channel, y + line // lines, x + line % lines * CACHE_LINE]
+        if span == width:
+            at = [image, channel, y, tir.min(line * CACHE_LINE, last)]
+        else:
+            row, column = line // ceil_div(span, CACHE_LINE), line % ceil_div(span, CACHE_LINE)
+            at = [image, channel, y + tir.min(row, last), x + column * CACHE_LINE]
         tvm_ir.prefetch(buffer, tuple(at), write)

@@ -56,15 +56,15 @@ MAPS = [
     Case(conv(2, 51, padding=(1, 0, 1, 0)), m=2, panel_vectors=1, lanes=8),
     Case(conv(8, 49, padding=(2, 2, 2, 2)), m=6, panel_vectors=1, lanes=8),
 ]
-# Panels that begin and end inside of rows of 14, 10, 5, 7, 11 and 6 tiles, and inside of images.
+# Panels that begin and end inside of rows of 14, 10, 9, 6 and 5 tiles, and inside of images.
 CUT_ROWS = [
     Case(conv(56, 56, c=5, k=6), m=4, panel_vectors=5, rows_at_once=2, lanes=8),
     Case(conv(55, 53, n=2), 4, 0.3, panel_vectors=5, epilogue=Epilogue(True, True), lanes=8),
     Case(conv(17, 56, padding=(0, 2, 1, 2)), m=6, panel_vectors=2, lanes=8),
     Case(conv(23, 19, n=3), m=2, panel_vectors=2, lanes=8, winograd_relu=True),
     Case(conv(23, 29, n=3), m=6, panel_vectors=1, lanes=8),
-    Case(conv(9, 27, n=3), m=4, panel_vectors=2),
-    Case(conv(9, 11, n=3), m=1, panel_vectors=3, lanes=8),
+    Case(conv(9, 19, n=3), m=4, panel_vectors=2),
+    Case(conv(9, 9, n=3), m=1, panel_vectors=2, lanes=8),
     Case(conv(9, 11, n=3, r=5, padding=(2, 4, 2, 0)), m=2, panel_vectors=2),
     Case(conv(23, 19, c=4, k=6), 4, 1.0, DENSE, 1, rows_at_once=4, lanes=8),
     Case(conv(23, 19, c=8, k=8), 4, panel_vectors=1, k_block=4, split_k=True, lanes=8),
