@@ -50,7 +50,6 @@ def emit_input_transform(
         clear(staged, staging)
         # Once per panel: the division by the tiles of a segment would cost more than the loads.
         _, first = first_tile(layout.panels, panel)
-        first = tvm_ir.bind(first) if layout.panels.cuts_rows else first
         with T.serial(0, staging.runs) as number:
             tile = tir.Cast("int64", number * staging.run + first)
             T.buffer_store(starts, staging.tile(tile), [number])

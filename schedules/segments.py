@@ -38,26 +38,26 @@ def first_tile(panels: Panels, panel: Any) -> tuple[Any, Any]:
     """The row segment that ``panel`` begins in, and its tile that the panel begins with."""
     if not panels.cuts_rows:
         return panel * panels.rows, 0
-    tile = panel * panels.tiles
-    return tile // panels.segment_tiles, tile % panels.segment_tiles
+    row = tvm_ir.bind(panel * panels.tiles // panels.segment_tiles)
+    return row, tvm_ir.bind(panel * panels.tiles - row * panels.segment_tiles)
 
 
 @contextmanager
 def each_segment(panels: Panels, panel: Any) -> Iterator[Segment]:
     """Loop over the row segments of ``panel``; the body is emitted inside."""
     row, tile = first_tile(panels, panel)
-    tile = tvm_ir.bind(tile) if panels.cuts_rows else tile
+    stop = panels.total_rows
+    if panels.cuts_rows:
+        # Said in tiles, TVM 0.19 and older turn it into another condition.
+        last = ((panel + 1) * panels.tiles - 1) // panels.segment_tiles
+        stop = tvm_ir.bind(tir.min(stop, last + 1))
     with T.serial(0, panels.rows) as position:
         number = row + position
-        exists = [number < panels.total_rows] * bool(panels.total_rows % panels.rows)
-        if panels.cuts_rows:
-            begins = position * panels.segment_tiles - tile < panels.tiles
-            exists = [number < panels.total_rows, begins]
-        if exists:
-            with T.If(tir.all(*exists)), T.Then():
-                yield _decode(panels, position, number, tile)
-        else:
+        if panels.total_rows % panels.rows == 0 and not panels.cuts_rows:
             yield _decode(panels, position, number, tile)
+        else:
+            with T.If(number < stop), T.Then():
+                yield _decode(panels, position, number, tile)
 
 
 def _decode(panels: Panels, position: Any, number: Any, tile: Any) -> Segment:
