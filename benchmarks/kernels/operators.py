@@ -5,8 +5,8 @@
 Each operator is compiled as a network of its own, with shapes that ResNet, VGG, MobileNet, U-Net,
 DenseNet, SqueezeNet, FFDNet and super-resolution have, checked against PyTorch, and timed on one
 thread (CPU time, least of many). The floor is what a copy of as many bytes as the operator reads
-and writes takes in the same process. Sigmoid and the like have a floor of arithmetic beside it:
-20 vector operations per vector, two in a cycle.
+and writes takes in the same process. Sigmoid and the like, and LRN with two square roots and a
+division per number, have a floor of arithmetic beside it: ten cycles per vector, 20 operations.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ CASES: dict[str, tuple[Callable[..., torch.Tensor], bool, tuple[tuple[int, ...],
         False,
         ((1, 256, 13, 13),),
     ),
-    "LRN 64@55": (lambda x: F.local_response_norm(x, 5), False, ((1, 64, 55, 55),)),
+    "LRN 64@55": (lambda x: F.local_response_norm(x, 5), True, ((1, 64, 55, 55),)),
     "softmax 1000": (lambda x: torch.softmax(x, -1), True, ((1, 1000),)),
     "softmax 16x 1000": (lambda x: torch.softmax(x, -1), True, ((16, 1000),)),
     "softmax channels 21@128": (lambda x: torch.softmax(x, 1), True, ((1, 21, 128, 128),)),
