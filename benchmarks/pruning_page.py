@@ -18,7 +18,7 @@ from typing import Any
 
 from tvm_sparsewino.bench.markdown import between, markdown_table
 from tvm_sparsewino.nn.experiments.matrix import read_records
-from tvm_sparsewino.nn.experiments.methods import UNPRUNED
+from tvm_sparsewino.nn.experiments.methods import COARSE, ONE_SHOT, UNPRUNED
 from tvm_sparsewino.nn.experiments.reading import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +34,8 @@ SHOWN = {
     *("network", "data", "dense.lr", "tune.lr", "tune.winograd_lr", "tune.distil"),
     *(f"prune.{name}" for name in ("method", "tile", "sparsity", "options", "keep")),
 }
+# What says nothing where all pruning comes before training.
+SCHEDULE = ("prune.start", "prune.ramp", "prune.every")
 
 # 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom; beyond them the normal one.
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -112,7 +114,8 @@ def distinctions(experiments: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _other(settings: Mapping[str, Any], name: str, value: Any) -> bool:
     """Whether a row's setting is not ``value``; rows without training have none of its settings."""
-    return settings.get(name, value if name.startswith("tune.") else None) != value
+    absent = value if name.startswith("tune.") or name in SCHEDULE else None
+    return settings.get(name, absent) != value
 
 
 def unseen(e: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,10 +125,11 @@ def unseen(e: Mapping[str, Any]) -> dict[str, Any]:
         inner = value if isinstance(value, Mapping) else None
         flat |= {name: value} if inner is None else {f"{name}.{n}": v for n, v in inner.items()}
     untrained = e["tune"]["epochs"] == 0
+    hidden = SCHEDULE if e["prune"]["method"] in (ONE_SHOT, COARSE) else ()
     return {
         name: value
         for name, value in flat.items()
-        if name not in SHOWN and not (untrained and name.startswith("tune."))
+        if name not in (*SHOWN, *hidden) and not (untrained and name.startswith("tune."))
     }
 
 

@@ -131,6 +131,16 @@ def test_untrained_rows_do_not_tell_how_they_would_be_trained(pages):
     assert labels == ["`white`, 4", "`white`, 4"]
 
 
+def test_schedules_are_told_of_methods_that_have_one(pages):
+    runs = [
+        record(1, "activation", 98.0, start=0.0),
+        record(1, "winograd-relu", 98.0, start=0.25),
+        record(1, "one-shot", 98.0, start=0.0),
+    ]
+    cells = pages.distinctions([r["experiment"] for r in runs])
+    assert cells == [", prune.start=0.0", ", prune.start=0.25", ""]
+
+
 def test_intervals_of_many_runs_use_the_normal_quantile(pages):
     assert pages.interval([0.0, 1.0] * 8) == "+0.50 (+0.25 to +0.75)"
     assert pages.interval([1.0]) == "+1.00"
