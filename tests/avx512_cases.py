@@ -47,7 +47,7 @@ CASES = [
     sparse(conv(9, 40, c=5, k=7), 4, rows_at_once=2, k_block=3, structure="rows2", has_it=False),
     sparse(conv(9, 35, c=6, k=9, groups=3), rows_at_once=4, structure="rows4", has_it=False),
     # Panels that begin and end inside of rows.
-    sparse(conv(14, 51, c=4, k=6, n=2), 4, rows_at_once=2, panel_vectors=1),
+    sparse(conv(14, 35, c=4, k=6, n=2), 4, rows_at_once=2, panel_vectors=1),
     # More vectors of tiles than registers can hold the sums of.
     sparse(conv(28, 67, c=4, k=8), 4, panel_vectors=8, rows_at_once=4, structure="rows4"),
     # Other filters.
