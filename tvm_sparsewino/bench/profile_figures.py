@@ -19,8 +19,9 @@ import numpy as np
 
 from ..profile import KernelTime, NetworkTime
 
-# Sizes of what is copied: within L1, within L2, within L3, within what is left of it, beyond.
-COPIED = (1 << 14, 1 << 17, 1 << 21, 1 << 23, 1 << 26)
+# Sizes of what is copied: within L2, within L3, within what others leave of it, beyond. Of smaller
+# ones the call would be most of the time.
+COPIED = (1 << 17, 1 << 21, 1 << 23, 1 << 26)
 _COPIES = 15
 
 
