@@ -26,6 +26,7 @@ from .sparse_input import emit_sparse_input
 from .sparse_prefetch import prefetch_ahead
 from .sparse_runs import emit_runs
 from .sparse_tile import Work, emit_tile
+from .thinned_map import thinned_map
 from .wide import wide
 
 
@@ -52,6 +53,7 @@ def emit_sparse_conv(
     tile_size = tile.vectors * lanes
     sums_size = tile.count * (layout.k_block + 1) * tile_size
     with (
+        thinned_map(data, layout) as read,
         T.parallel(0, layout.tasks) as task,
         tvm_ir.scratch((max(layout.scratch_size, lanes),)) as scratch,
         tvm_ir.scratch((sums_size if layout.channel_blocks > 1 else lanes,)) as partial,
@@ -66,14 +68,14 @@ def emit_sparse_conv(
             count = tvm_ir.bind(tir.min(layout.channel_block, layout.channels - channel))
             first = tvm_ir.bind(block // layout.k_blocks * layout.channels + channel)
             if layout.in_place:
-                source = _in_place(data, layout, image, first, start)
+                source = _in_place(read, layout, image, first, start)
             elif layout.kind == "runs":
-                emit_runs(data, scratch, layout, (image, first, count, start))
+                emit_runs(read, scratch, layout, (image, first, count, start))
                 source = scratch.__getitem__
             else:
-                emit_sparse_input(data, scratch, layout, image, first, count, start)
+                emit_sparse_input(read, scratch, layout, image, first, count, start)
                 source = scratch.__getitem__
-            buffers = (data, packed, source, partial, tail, output)
+            buffers = (read, packed, source, partial, tail, output)
             place = (image, block, part, first, start)
             work = Work(layout, tile, *buffers, epilogue, *place)
             _emit_tiles(work)

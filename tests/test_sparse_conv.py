@@ -34,6 +34,7 @@ MAPS = [
     sparse(conv(1, 13), panel_vectors=1),
     sparse(conv(13, 1), rows_at_once=2),
     sparse(conv(7, 7, n=3), lanes=8, panel_vectors=0, rows_at_once=2),
+    sparse(conv(7, 7, n=2), lanes=8, panel_vectors=0, rows_at_once=3),
     sparse(conv(9, 14), lanes=8, panel_vectors=0),
     sparse(conv(6, 16, k=5), lanes=8, panel_vectors=3, rows_at_once=4),
     sparse(conv(4, 207), lanes=8, panel_vectors=60),

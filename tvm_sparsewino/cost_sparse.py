@@ -17,24 +17,33 @@ from math import ceil
 from .config import ConvShape, LayerPlan
 from .cost import Blocking, Core, Cost
 from .geometry import CACHE_LINE, ceil_div, check_shape
-from .geometry_sparse import SparseLayout, Tile, choose_kind, register_tile, sparse_layout
+from .geometry_sparse import (
+    SparseLayout,
+    Tile,
+    choose_kind,
+    register_tile,
+    sparse_layout,
+    thinned,
+)
 
 FLOAT_BYTES = 4
 FMA_LATENCY = 4.0
 FMAS_PER_CYCLE = 2.0
 LOADS_PER_CYCLE = 2.0
 L1_SHARE = 0.6  # of L1 that holds a tile's inputs; weights and sums pass through the rest
-RUN_SHARE, RUN_LINES = 0.8, 0.6  # the same of copied runs, and what a line of them costs from L2
-L2_SHARE = 0.5  # of L2 that holds what a panel reads, and its sums
+RUN_SHARE, RUN_LINES = 0.8, 0.85  # the same of copied runs, and what a line of them costs from L2
+L2_SHARE = 1.0  # of L2 that holds what a panel reads, and its sums
 MOST_L2 = 4  # times L2: panels whose scratch is larger are not compared
 FAR_SUMS = 3.0  # how much dearer a vector of sums is beyond L2
 NOTICED, OVERSHOT = 4, 2.0  # lines after which the CPU fetches ahead, and how many
 ONE_LOAD = (2, 4)  # rows whose values are one load
 
 ROWS = (1, 2, 3, 4)
-PANEL_VECTORS = (7, 12, 20, 28, 60, 120, 0)
+PANEL_VECTORS = (7, 12, 14, 20, 28, 60, 120, 0)
 RUN_VECTORS = (3, 4, 5, 6, 9, *PANEL_VECTORS)  # where runs of pixels are copied
 CHANNEL_BLOCKS = (24, 48, 96, 128, 256, 0)
+# Predicted like 256, 128 channels of 7 vectors were measured 6 to 15 % slower: they fill L1.
+RUN_BLOCKS = (24, 48, 96, 256, 0)
 K_BLOCKS = (64, 128, 256, 512, 0)
 
 
@@ -73,7 +82,7 @@ class SparseWork:
         return sum(copies) + tasks, steps + missed + slices + sums, outputs + far
 
 
-PRICES = SparseWork(1.3, 1.1, 10.0, 4.0, 1.5, 1.3, 2.5, 7.0, 4.0, 220.0)
+PRICES = SparseWork(1.3, 1.1, 21.0, 4.0, 1.5, 1.3, 2.5, 7.0, 4.0, 220.0)
 
 
 @lru_cache(maxsize=4096)
@@ -107,8 +116,9 @@ def ranked_sparse_direct(shape: ConvShape, density: float, core: Core) -> tuple[
 def _blockings(shape: ConvShape, core: Core) -> Iterator[Blocking]:
     per_group, channels = shape.k // shape.groups, shape.c // shape.groups
     k_blocks = [min(k or per_group, per_group) for k in (K_BLOCKS if core.threads > 1 else (0,))]
-    blocks = dict.fromkeys(min(c or channels, channels) for c in CHANNEL_BLOCKS)
-    runs = choose_kind(shape, core.lanes) == "runs"
+    runs = choose_kind(thinned(shape, core.lanes), core.lanes) == "runs"
+    listed = RUN_BLOCKS if runs else CHANNEL_BLOCKS
+    blocks = dict.fromkeys(min(c or channels, channels) for c in listed)
     seen = set()
     for rows in dict.fromkeys(min(rows, per_group) for rows in ROWS):
         for vectors in RUN_VECTORS if runs else PANEL_VECTORS:
@@ -147,11 +157,13 @@ def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
     if layout.in_place and _is_far(shape.n * shape.c * shape.h * shape.w, core):
         copied_rows = tasks * tile.count * layout.channels
     in_order = layout.horizontal.stride == 1 and layout.kind != "runs"
+    thin_rows, thin_vectors, thin_lines = (n / core.threads for n in _thinning(layout, core))
     # Lines that a tile meets for the first time, whatever stays in L1 from then on.
     met = 0.0 if layout.in_place else _tile_floats(layout, tile) / CACHE_LINE
     met *= tasks * tile.count * layout.channels
     copied_lines = 2 * layout.scratch_size / CACHE_LINE * layout.channel_blocks
-    read = layout.channel_block * layout.rows if layout.in_place else 0
+    # Read in place: this panel's part of the map, and the next one's, which is asked for.
+    read = 2 * layout.channel_block * layout.rows if layout.in_place else 0
     several = layout.channel_blocks > 1
     spills = memory_bytes(layout, core) + several * read * FLOAT_BYTES > L2_SHARE * core.l2_bytes
     return SparseWork(
@@ -161,9 +173,11 @@ def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
         vectors * (layout.channel_blocks - 1) * (FAR_SUMS if spills else 1),
         vectors,
         copied if in_order else 0.0,
-        0.0 if in_order else copied,
-        copied_rows,
-        _far_lines(shape, core) / core.threads + (tasks * copied_lines + met if spills else 0.0),
+        thin_vectors + (0.0 if in_order else copied),
+        thin_rows + copied_rows,
+        thin_lines
+        + _far_lines(layout, core) / core.threads
+        + (tasks * copied_lines + met if spills else 0.0),
         tasks,
     )
 
@@ -231,10 +245,27 @@ def _copies(layout: SparseLayout) -> tuple[float, float]:
     return rows, rows * vectors
 
 
-def _far_lines(shape: ConvShape, core: Core) -> float:
-    """Lines of the maps that a call brings from beyond L2."""
-    sizes = (shape.c * shape.h * shape.w, shape.k * shape.oh * shape.ow)
-    return sum(s * shape.n for s in sizes if _is_far(s * shape.n, core)) / CACHE_LINE
+def _thinning(layout: SparseLayout, core: Core) -> tuple[float, float, float]:
+    """Rows that are thinned, vectors that come of them, and lines of them from beyond L2."""
+    if not layout.is_thinned:
+        return 0.0, 0.0, 0.0
+    shape, (down, across) = layout.shape, layout.step
+    rows, width = shape.n * shape.c * shape.h, across * shape.w
+    far = _is_far(rows * down * width, core)
+    return rows, rows * ceil_div(shape.w, layout.lanes), far * rows * width / CACHE_LINE
+
+
+def _far_lines(layout: SparseLayout, core: Core) -> float:
+    """Lines of the maps that a call brings from beyond L2.
+
+    Those that two panels write a part of come twice: all other channels are written in between.
+    """
+    shape, pixels = layout.shape, layout.rows * (1 if layout.is_flat else layout.shape.ow)
+    read, written = (
+        shape.n * k for k in (shape.c * shape.h * shape.w, shape.k * shape.oh * shape.ow)
+    )
+    again = ceil_div(pixels, CACHE_LINE) * CACHE_LINE / pixels if layout.panels > 1 else 1.0
+    return (_is_far(read, core) * read + _is_far(written, core) * written * again) / CACHE_LINE
 
 
 def _is_far(floats: int, core: Core) -> bool:

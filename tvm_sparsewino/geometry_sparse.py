@@ -15,6 +15,9 @@ cache line. Offsets are places in the map.
 pixels, whatever row they are in, and the runs of the channels lie in scratch one after the other,
 in whole vectors: what a tile reads fills as little of L1 as it can.
 
+A 1x1 filter with a stride and no padding reads few pixels of each row: those are copied into a map
+of their own first, *thinned*, which is then read as above, by a filter of stride 1.
+
 Outputs are computed along *lines*: runs of pixels that lie together in the output and whose inputs
 lie together in a plane. A line is an output row, or all pixels of a panel where rows follow each
 other without a gap.
@@ -22,7 +25,7 @@ other without a gap.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .config import ConvShape, LayerPlan
@@ -39,6 +42,7 @@ from .geometry_panels import (
 SHORT_RUN = 128  # floats of a copied run up to which none aliases with another in L1
 ALIGNED_SHARE = 1 / 3  # of a filter's columns that must gain by rows of whole vectors
 SPARE_REGISTERS = 4  # beside the sums: the rows' values, and what the compiler needs
+FEW_ROWS, FEW_SPARE = 2, 2  # rows whose values are all that is beside the sums
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,19 @@ class SparseLayout(BlockedPanels):
     The last panel of an image is moved back to end where the image ends.
 
     Attributes:
+        shape: the convolution; of the thinned map, where there is one.
         kind: "map", "runs" or "planes", see above.
+        step: rows and columns of the map from one that is read to the next; (1, 1) where none is
+            thinned.
     """
 
     kind: str
+    step: tuple[int, int] = (1, 1)
+
+    @property
+    def is_thinned(self) -> bool:
+        """Whether what is read is copied into a map of its own first."""
+        return self.step != (1, 1)
 
     @property
     def in_place(self) -> bool:
@@ -204,6 +217,14 @@ class SparseLayout(BlockedPanels):
         return plane * self.plane_stride + y.step_of(i) * self.row_stride + x.step_of(j)
 
 
+def thinned(shape: ConvShape, lanes: int) -> ConvShape:
+    """``shape`` itself, or the same convolution of the thinned map: see the module's text."""
+    alone = shape.taps == 1 and shape.stride != (1, 1) and not any(shape.padding)
+    if not alone or shape.oh * shape.ow < lanes:
+        return shape
+    return replace(shape, h=shape.oh, w=shape.ow, stride=(1, 1))
+
+
 def choose_kind(shape: ConvShape, lanes: int) -> str:
     """Where inputs are read: see the module's text."""
     alone = shape.taps == 1 and shape.stride == (1, 1) and not any(shape.padding)
@@ -221,8 +242,9 @@ def sparse_layout(plan: LayerPlan, lanes: int) -> SparseLayout:
     Raises:
         ShapeError: see :func:`tvm_sparsewino.geometry.check_shape`.
     """
-    shape = plan.conv
-    check_shape(shape)
+    check_shape(plan.conv)
+    shape = thinned(plan.conv, lanes)
+    step = plan.conv.stride if shape != plan.conv else (1, 1)
     kind = choose_kind(shape, lanes)
     if kind != "planes":
         pixels = shape.h * shape.w
@@ -230,7 +252,7 @@ def sparse_layout(plan: LayerPlan, lanes: int) -> SparseLayout:
         rows = min(round_up(share, lanes), pixels)
     else:
         rows = panel_rows(shape.oh, shape.ow, lanes, True, plan.panel_vectors)
-    return SparseLayout(shape, lanes, rows, *channel_sizes(plan), kind)
+    return SparseLayout(shape, lanes, rows, *channel_sizes(plan), kind, step)
 
 
 @dataclass(frozen=True)
@@ -255,6 +277,10 @@ def register_tile(layout: SparseLayout, registers: int) -> Tile:
     """The tile whose sums stay in registers beside what feeds them."""
     most = max((registers - SPARE_REGISTERS) // layout.rows_at_once, 1)
     lanes, line, lines = layout.lanes, layout.line, layout.lines
+    if layout.rows_at_once <= FEW_ROWS:
+        more = (registers - FEW_SPARE) // layout.rows_at_once
+        # Half a cache line of a map that is read in place brings the other half along.
+        most = most if layout.in_place and more * lanes % CACHE_LINE else more
     if line < lanes:
         fitting = ((most * lanes) - line) // layout.row_stride + 1
         count = ceil_div(lines, min(fitting, lines))

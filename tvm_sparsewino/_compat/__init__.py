@@ -21,7 +21,7 @@ _MODULES = {
     "installed": ("IS_RELAX_LINE", "require_relax", "require_relay"),
     "kernels": (
         *("arg", "bind", "broadcast", "flat_view", "local_buffer", "multiply_add", "opaque"),
-        *("prefetch", "prim_func", "ramp", "scratch", "shuffle"),
+        *("prefetch", "prim_func", "ramp", "scratch", "shuffle", "view"),
     ),
     "line": ("IS_SCHEDULED", "NOALIAS", "VERSION", "ScheduleError", "T", "tir"),
     "relax": (

@@ -30,11 +30,18 @@ def arg(name: str, shape: Sequence[int], dtype: str) -> tir.Buffer:
 @contextmanager
 def flat_view(buffer: tir.Buffer, size: int) -> Iterator[tir.Buffer]:
     """The ``size`` numbers of ``buffer``, a parameter of the open PrimFunc, as one dimension."""
+    with view(buffer, (size,)) as flat:
+        yield flat
+
+
+@contextmanager
+def view(buffer: tir.Buffer, shape: Sequence[int]) -> Iterator[tir.Buffer]:
+    """The numbers of ``buffer`` under another shape."""
     if IS_RELAX_LINE:
-        yield T.decl_buffer((size,), buffer.dtype, data=buffer.data)
+        yield T.decl_buffer(tuple(shape), buffer.dtype, data=buffer.data)
     else:
-        with T.decl_buffer((size,), buffer.dtype, data=buffer.data) as view:
-            yield view
+        with T.decl_buffer(tuple(shape), buffer.dtype, data=buffer.data) as seen:
+            yield seen
 
 
 @contextmanager
