@@ -35,3 +35,14 @@ def test_what_the_dense_direct_kernel_adds_is_asked_for_line_by_line(vectors, li
     added = dataclasses.replace(case, epilogue=Epilogue(residual=True))
     assert asked_for(case) == {}
     assert asked_for(added) == {("residual", "0"): 2 * lines}
+
+
+@pytest.mark.parametrize("width", [12, 70])
+def test_no_line_behind_the_last_row_is_asked_for(width):
+    """It is the next channel's, which another core may be writing."""
+    case = Case(conv(7, width, c=3, k=5), panel_vectors=5 if width == 12 else 1)
+    packed = pack(operands(case)[1], case.plan, case.lanes)
+    func = build_conv(case.plan, case.epilogue, packed.specs, case.lanes, case.registers)
+    requests = [line for line in func.script().splitlines() if "prefetch(" in line]
+    assert requests
+    assert all("T.min(" in line.partition("address_of")[2] for line in requests)
