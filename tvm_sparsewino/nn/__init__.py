@@ -17,12 +17,26 @@ from .layers import WinogradConv2d
 
 if TYPE_CHECKING:
     from .one_shot import prune_one_shot
+    from .precondition import WhitenedAdam, whitened_layers
     from .pruning import NativePruner
 
 # Loaded on first use: layers and conversion need none of the pruning code.
-_LAZY = {"NativePruner": ".pruning", "prune_one_shot": ".one_shot"}
+_LAZY = {
+    "NativePruner": ".pruning",
+    "WhitenedAdam": ".precondition",
+    "prune_one_shot": ".one_shot",
+    "whitened_layers": ".precondition",
+}
 
-__all__ = ["NativePruner", "PruneConfig", "WinogradConv2d", "convert", "prune_one_shot"]
+__all__ = [
+    "NativePruner",
+    "PruneConfig",
+    "WhitenedAdam",
+    "WinogradConv2d",
+    "convert",
+    "prune_one_shot",
+    "whitened_layers",
+]
 
 
 def __getattr__(name: str) -> Any:
