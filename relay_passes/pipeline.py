@@ -22,6 +22,7 @@ from .fold_batch_norm import FoldBatchNorm
 from .legalize_operators import operator_legalizers
 from .plan_layers import as_cpu_target
 from .plan_layers import plan as plan_layers
+from .response_norm import JoinResponseNorms
 from .rewrite_conv import SparsifyConvs
 from .rewrite_linear import RewriteLinears
 from .schedule_rest import ScheduleRest
@@ -74,7 +75,10 @@ def _phases(
     yield "prepare", prepare()
     yield "sparsify", _sparsify(cpu, config, plan)
     legalize = transform.LegalizeOps(operator_legalizers(cpu.lanes))
-    yield "legalize", sequential([transform.DecomposeOpsForInference(), legalize])
+    yield (
+        "legalize",
+        sequential([JoinResponseNorms(cpu.lanes), transform.DecomposeOpsForInference(), legalize]),
+    )
     yield (
         "fuse",
         sequential(
