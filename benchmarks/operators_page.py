@@ -17,8 +17,10 @@ REASONS: Mapping[str, str] = {
     "sparse_direct": "few nonzeros per output: copies of rows, the loop around nonzeros and the "
     "stores are most of the work",
     "dense_direct": "few channels: every input is loaded again for each of few outputs",
-    "sparse_winograd": "the floor counts the product alone; both transforms are most of the work",
-    "dense_winograd": "the floor counts the product alone; both transforms are most of the work",
+    "sparse_winograd": "both transforms move every coefficient to memory and back, which the floor "
+    "does not count",
+    "dense_winograd": "both transforms move every coefficient to memory and back, which the floor "
+    "does not count",
     "depthwise": "one multiply-add per load: nothing is reused but between taps",
     "sparse_linear": "one row: each nonzero loads its own input, one by one",
     "avg_pool3d": "two square roots and a division per number take longer than its bytes",
