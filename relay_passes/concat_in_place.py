@@ -195,13 +195,15 @@ def _call_in_place(
     builder: relax.BlockBuilder,
     variants: dict[tuple[GlobalVar, tuple[int, ...]], GlobalVar],
 ) -> relax.Call:
-    args, starts = list(call.args), {}
+    args, starts, sizes = list(call.args), {}, []
     for position, arg in enumerate(call.args):
         if moves.origin(arg) in moves.places:
             args[position], starts[position] = moves.places[moves.origin(arg)]
+            sizes.append(f"{position}x{math.prod(static_shape(moves.origin(arg), 'part'))}")
     key = call.op, tuple(starts)
     if key not in variants:
-        name = "_".join([call.op.name_hint, "in", *map(str, starts)])
+        # The name tells profiles how much of the larger tensors the function touches.
+        name = "_".join([call.op.name_hint, "in", *sizes])
         variants[key] = builder.add_func(with_slices(builder.get()[call.op], tuple(starts)), name)
     numbers = [relax.prim_value(start) for start in starts.values()]
     return relax.Call(variants[key], [*args, *numbers], call.attrs, call.ty_args)

@@ -146,16 +146,19 @@ def test_a_network_needs_no_subcommand():
         assert cli_bench.normalised(given) == given
 
 
-def test_a_tensor_that_holds_more_than_the_operand_is_not_counted():
-    """Two small kernels that write into one large map read little besides."""
+def test_of_a_tensor_that_holds_more_than_the_operand_the_operand_counts():
+    """Two small kernels that write into one large map, and one that reads of it what they wrote."""
     weight = np.random.default_rng(0).standard_normal((8, 1, 1, 1)).astype("float32")
 
     def build(b, x):
         parts = [conv(b, x, weight * scale, padding=0, name=f"c{scale}") for scale in (1, 2)]
-        return b.emit(relax.op.concat(parts, axis=1))
+        pooled = b.emit(relax.op.nn.max_pool2d(parts[0], (31, 31)))
+        joined = b.emit(relax.op.concat(parts, axis=1))
+        return b.emit(relax.Tuple([joined, pooled]))
 
     joined = driver.compile(module(build, (1, 1, 31, 31)), "llvm", num_threads=1)
-    kernels = profile_network(joined, 2).kernels
-    assert [kernel.plan.name for kernel in kernels] == ["c1", "c2"]
-    for kernel in kernels:
-        assert 4 * 31 * 31 <= kernel.moved < 4 * 16 * 31 * 31
+    *convs, pool = profile_network(joined, 2).kernels
+    assert [kernel.plan.name for kernel in convs] == ["c1", "c2"]
+    for kernel in convs:
+        assert 4 * 9 * 31 * 31 <= kernel.moved < 4 * 10 * 31 * 31  # and weights
+    assert pool.moved == 4 * 8 * (31 * 31 + 1)

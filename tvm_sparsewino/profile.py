@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 import time
@@ -18,8 +19,8 @@ from .schedules.build import kernel_name
 
 # What the virtual machine itself does: memory, shapes, calls of other functions.
 _RUNTIME = "vm."
-# Functions with operands inside larger tensors end with the numbers of those operands.
-_PARTS = re.compile(r"_in_([0-9_]+)$")
+# Functions with operands inside larger tensors end with the numbers and sizes of those operands.
+_PARTS = re.compile(r"_in((?:_[0-9]+x[0-9]+)+)$")
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ class _Call:
         self.kernel = kernel
         self.seconds: list[float] = []
         inside = _PARTS.search(kernel)
-        parts = inside[1].split("_") if inside else ()
-        self.moved = sum(_bytes(t) for i, t in enumerate(tensors) if str(i) not in parts)
+        sizes = dict(part.split("x") for part in inside[1].split("_")[1:]) if inside else {}
+        self.moved = sum(_bytes(t, sizes.get(str(i))) for i, t in enumerate(tensors))
         self.output = tuple(int(n) for n in tensors[-1].shape) if tensors else ()
 
 
@@ -177,8 +178,7 @@ class _Watch:
         self._number = 0
 
 
-def _bytes(tensor: Any) -> int:
-    size = 1
-    for extent in tensor.shape:
-        size *= int(extent)
-    return size * np.dtype(str(tensor.dtype)).itemsize
+def _bytes(tensor: Any, size: str | None) -> int:
+    """Of a tensor, or of ``size`` of its elements."""
+    count = math.prod(int(extent) for extent in tensor.shape) if size is None else int(size)
+    return count * np.dtype(str(tensor.dtype)).itemsize
