@@ -82,14 +82,14 @@ class ConcatInPlace:
 
     def transform_module(self, mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
         """Apply the pass to every function of ``mod`` that is one block of bindings."""
-        builder, before = relax.BlockBuilder(mod), _called(mod)
+        builder, before = relax.BlockBuilder(mod), called(mod)
         for name, func in mod.functions.items():
             if is_graph(func) and len(func.body.blocks) == 1:
                 moves = _find_moves(func, mod)
                 if moves.gone:
                     builder.update_func(name, _moved(func, moves, builder))
         result = builder.get()
-        for name in before - _called(result):
+        for name in before - called(result):
             del result[name]
         return result
 
@@ -142,7 +142,7 @@ def _find_moves(func: relax.Function, mod: IRModule) -> _Moves:
             moves.aliases[binding.var] = moves.origin(value)
         elif is_call_to(value, _ALLOC):
             moves.allocated[binding.var] = number
-        elif (called := _prim_func(value, mod)) is not None:
+        elif (called := prim_func(value, mod)) is not None:
             nested = [arg for arg in value.args if not isinstance(arg, relax.Var)]
             moves.stuck.update(v for arg in nested for v in relax.analysis.used_vars(arg))
             if called.attrs and called.attrs.get(JOINS):
@@ -155,7 +155,7 @@ def _find_moves(func: relax.Function, mod: IRModule) -> _Moves:
     return moves
 
 
-def _prim_func(value: relax.Expr, mod: IRModule) -> tir.PrimFunc | None:
+def prim_func(value: relax.Expr, mod: IRModule) -> tir.PrimFunc | None:
     """The function that ``value`` calls, if it is a PrimFunc."""
     if not (isinstance(value, relax.Call) and isinstance(value.op, GlobalVar)):
         return None
@@ -209,7 +209,7 @@ def _call_in_place(
     return relax.Call(variants[key], [*args, *numbers], call.attrs, call.ty_args)
 
 
-def _called(mod: IRModule) -> set[GlobalVar]:
+def called(mod: IRModule) -> set[GlobalVar]:
     """Every PrimFunc that a network of ``mod`` calls."""
     found = set()
 

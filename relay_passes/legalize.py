@@ -9,11 +9,12 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from tvm import relax
+from tvm import relax, tirx
 
-from ..schedules.build import build_conv
+from ..schedules.build import adds_in_place, build_conv
+from .add_in_place import ADDS
 from .dense_meaning import winograd_stages
-from .kernel_calls import call_kernel
+from .kernel_calls import Specs, call_kernel
 from .operators import packed_plan, vector_unit, winograd_algorithm
 from .ops import winograd_shape
 
@@ -35,4 +36,9 @@ def legalize_packed_conv2d(builder: relax.BlockBuilder, call: relax.Call) -> rel
     """``sparse_winograd_conv2d``, ``direct_conv2d`` or ``sparse_conv2d`` as a call."""
     plan, epilogue = packed_plan(call.attrs)
     unit = vector_unit(call.attrs)
-    return call_kernel(builder, call, lambda specs: build_conv(plan, epilogue, specs, *unit))
+
+    def build(specs: Specs) -> tirx.PrimFunc:
+        kernel = build_conv(plan, epilogue, specs, *unit)
+        return kernel.with_attr(ADDS, True) if adds_in_place(plan, epilogue, unit[0]) else kernel
+
+    return call_kernel(builder, call, build)

@@ -17,6 +17,7 @@ from tvm.ir import IRModule
 from .._compat import module_text
 from ..config import CompileConfig, LayerPlan
 from ..config_linear import AnyPlan
+from .add_in_place import AddInPlace
 from .concat_in_place import ConcatInPlace
 from .fold_batch_norm import FoldBatchNorm
 from .legalize_operators import operator_legalizers
@@ -100,6 +101,7 @@ def _phases(
                 transform.ToNonDataflow(),
                 transform.RemovePurityChecking(),
                 transform.CallTIRRewrite(),
+                AddInPlace(),
                 ConcatInPlace(),
                 transform.StaticPlanBlockMemory(),
                 transform.LowerAllocTensor(),

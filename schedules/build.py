@@ -18,6 +18,7 @@ from .direct_conv import emit_direct_conv
 from .epilogue import EpilogueOperands
 from .fused import emit_fused
 from .sparse_conv import emit_sparse_conv
+from .sparse_store import stores_once
 
 _OPERANDS = {
     "sparse_winograd": ("starts", "rows", "offsets", "values"),
@@ -83,6 +84,15 @@ def build_conv(
             layout = kernel_layout(plan, lanes)
             emit_fused(plan, layout, vector_registers, data, weights, operands, output)
     return builder.get()
+
+
+def adds_in_place(plan: LayerPlan, epilogue: Epilogue, lanes: int) -> bool:
+    """Whether the kernel's output may lie in the memory of the map that it adds."""
+    return (
+        epilogue.residual
+        and plan.algorithm == "sparse_direct"
+        and stores_once(sparse_layout(plan, lanes))
+    )
 
 
 def kernel_name(plan: LayerPlan, epilogue: Epilogue) -> str:

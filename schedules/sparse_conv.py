@@ -10,7 +10,7 @@ read in place, then, tile by tile, runs through its output channels: what a tile
 the weights stream past it. Where all of the panel stays there the loops are the other way round, so
 that the output is written in long runs. Sums of a block of input channels wait in scratch for the
 next. The last panel of an image is moved back to end with it: the rows it shares with the one
-before get the same values from both.
+before get the same values from both, or from one where that matters (:mod:`.sparse_store`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from .epilogue import EpilogueOperands
 from .sparse_input import emit_sparse_input
 from .sparse_prefetch import prefetch_ahead
 from .sparse_runs import emit_runs
-from .sparse_tile import Work, emit_tile
+from .sparse_tile import emit_tile
+from .sparse_work import Work
 from .thinned_map import thinned_map
 from .wide import wide
 
@@ -57,12 +58,13 @@ def emit_sparse_conv(
         T.parallel(0, layout.tasks) as task,
         tvm_ir.scratch((max(layout.scratch_size, lanes),)) as scratch,
         tvm_ir.scratch((sums_size if layout.channel_blocks > 1 else lanes,)) as partial,
-        tvm_ir.scratch((tile_size if tile.is_buffered else lanes,)) as tail,
+        tvm_ir.scratch((tile_size,)) as tail,
     ):
         block = tvm_ir.bind(task // layout.panels % blocks)
         image = tvm_ir.bind(task // (layout.panels * blocks))
-        start = tir.min(task % layout.panels * layout.rows, layout.total_rows - layout.rows)
-        start = tvm_ir.bind(start)
+        first_row = task % layout.panels * layout.rows
+        start = tvm_ir.bind(tir.min(first_row, layout.total_rows - layout.rows))
+        again = tvm_ir.bind(first_row - start)
         with T.serial(0, layout.channel_blocks) as part:
             channel = tvm_ir.bind(part * layout.channel_block)
             count = tvm_ir.bind(tir.min(layout.channel_block, layout.channels - channel))
@@ -76,7 +78,7 @@ def emit_sparse_conv(
                 emit_sparse_input(read, scratch, layout, image, first, count, start)
                 source = scratch.__getitem__
             buffers = (read, packed, source, partial, tail, output)
-            place = (image, block, part, first, start)
+            place = (image, block, part, first, start, again)
             work = Work(layout, tile, *buffers, epilogue, *place)
             _emit_tiles(work)
 

@@ -16,7 +16,7 @@ from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..geometry import CACHE_LINE, ceil_div
 from ..geometry_sparse import SparseLayout, Tile
-from .sparse_tile import Work, corner, slice_members, slice_number
+from .sparse_work import Work, corner, slice_members, slice_number
 
 AHEAD = 2  # slices; 1 where a slice passes several tiles before the next
 

@@ -32,6 +32,7 @@ _MODULES = {
         *("configure_thread_pool", "from_dlpack", "library_function", "load_module"),
         *("runtime_files", "virtual_machine"),
     ),
+    "sharing": ("in_memory_of",),
     "slices": ("with_slices",),
     "scheduling": (
         *("block_loops", "child_blocks", "compute_inside", "crossing_loop", "divisors_of"),
