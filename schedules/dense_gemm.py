@@ -15,6 +15,7 @@ from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..config import LayerPlan
 from ..geometry import KernelLayout, register_tiles
+from .blocks import Blocks, each_slice
 from .chains import CHAIN, emit_chains, has_long_rows, store_sums
 from .wide import wide
 
@@ -25,24 +26,24 @@ def emit_dense_gemm(
     packed: Sequence[Any],
     v: Any,
     product: Any,
-    block: Any,
+    blocks: Blocks,
     plan: LayerPlan,
     layout: KernelLayout,
     vector_registers: int,
 ) -> None:
-    """Emit the products of block ``block`` of output channels.
+    """Emit the products of some blocks of output channels.
 
     Args:
         packed: buffers rows, inputs, values (see :mod:`tvm_sparsewino.packing`).
         v: scratch of transformed inputs.
         product: scratch of products.
-        block: index of the block of output channels.
+        blocks: the blocks of output channels.
         plan: the layer's plan.
         layout: memory layout.
         vector_registers: registers of the target; bounds the accumulators.
     """
     runs = register_tiles(layout.panels.vectors, plan.rows_at_once, vector_registers)
-    with T.serial(0, layout.v.coordinates) as coordinate, T.serial(0, layout.slices) as index:
+    with each_slice(layout, blocks) as (coordinate, block, index):
         for first, tiles, count in runs:
             with T.serial(0, tiles) as tile:
                 vector = tvm_ir.bind(first + tile * count)

@@ -16,6 +16,7 @@ from ..config import ConvShape
 from ..cook_toom import CookToom
 from ..geometry import KernelLayout
 from ..geometry_pooling import WINDOW, output_map
+from .blocks import Blocks
 from .epilogue import EpilogueOperands
 from .linear_transform import apply_matrix
 from .output_rows import emit_rows
@@ -27,27 +28,28 @@ from .segments import each_segment
 def emit_output_transform(
     product: Any,
     output: Any,
-    block: Any,
+    blocks: Blocks,
     panel: Any,
     shape: ConvShape,
     layout: KernelLayout,
     algorithm: CookToom,
     epilogue: EpilogueOperands,
 ) -> None:
-    """Emit the transform of a panel for one block of output channels.
+    """Emit the transform of a panel for some blocks of output channels.
 
     Args:
         product: scratch of products.
         output: buffer [N, K, OH, OW], or of the pooled map.
-        block: index of the block of output channels.
+        blocks: the blocks of output channels.
         panel: index of the panel.
         shape: the convolution.
         layout: memory layout.
         algorithm: F(m, r).
         epilogue: what follows the convolution, with its buffers.
     """
-    left = shape.k - block * layout.k_block
-    count = tir.min(left, layout.k_block) if shape.k % layout.k_block else layout.k_block
+    first, most = blocks.first * layout.k_block, blocks.count * layout.k_block
+    count = tir.min(shape.k - first, most) if shape.k % layout.k_block else most
+    first_row = layout.first_row(blocks.first)
     panels = layout.panels
     m, alpha, lanes = panels.m, panels.alpha, panels.lanes
     written = output_map(shape, m, epilogue.epilogue.pool)
@@ -57,8 +59,8 @@ def emit_output_transform(
         tvm_ir.local_buffer((step, panels.vectors * lanes * step)) as woven,
         T.serial(0, count) as row,
     ):
-        k = tvm_ir.bind(block * layout.k_block + row)
-        base = tvm_ir.bind(layout.product.channel_offset(row))
+        k = tvm_ir.bind(first + row)
+        base = tvm_ir.bind(layout.product.channel_offset(first_row + row))
         with T.serial(0, panels.vectors) as vector:
             prefetch_outputs(output, written, panels, panel, k, vector)
             if epilogue.residual is not None:

@@ -16,6 +16,7 @@ from .._compat import T
 from ..config import LayerPlan
 from ..geometry import KernelLayout
 from ..row_slices import vector_parts
+from .blocks import Blocks, each_slice
 from .chains import emit_chains, has_long_rows, store_sums
 from .wide import wide
 
@@ -24,25 +25,25 @@ def emit_shared_gemm(
     packed: Sequence[Any],
     v: Any,
     product: Any,
-    block: Any,
+    blocks: Blocks,
     plan: LayerPlan,
     layout: KernelLayout,
     vector_registers: int,
 ) -> None:
-    """Emit the products of block ``block`` of output channels.
+    """Emit the products of some blocks of output channels.
 
     Args:
         packed: buffers starts, rows, offsets, values (see :mod:`tvm_sparsewino.packing_shared`).
         v: scratch of transformed inputs.
         product: scratch of products.
-        block: index of the block of output channels.
+        blocks: the blocks of output channels.
         plan: the layer's plan.
         layout: memory layout.
         vector_registers: registers of the target; bounds the accumulators.
     """
     parts = vector_parts(layout.panels.vectors, plan.rows_at_once, vector_registers)
     lanes = layout.panels.lanes
-    with T.serial(0, layout.v.coordinates) as coordinate, T.serial(0, layout.slices) as index:
+    with each_slice(layout, blocks) as (coordinate, block, index):
         number = (block * layout.v.coordinates + coordinate) * layout.slices + index
         first = 0
         # One part right after the other: their loops have the same number of steps.

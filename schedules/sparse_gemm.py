@@ -14,6 +14,7 @@ from .. import _compat as tvm_ir
 from .._compat import T
 from ..config import LayerPlan
 from ..geometry import KernelLayout
+from .blocks import Blocks, each_slice
 from .chains import emit_chains, has_long_rows, store_sums
 from .splat import load_offsets, load_splats
 from .wide import wide
@@ -24,20 +25,25 @@ PAIRED_FROM = 4
 
 
 def emit_sparse_gemm(
-    packed: Sequence[Any], v: Any, product: Any, block: Any, plan: LayerPlan, layout: KernelLayout
+    packed: Sequence[Any],
+    v: Any,
+    product: Any,
+    blocks: Blocks,
+    plan: LayerPlan,
+    layout: KernelLayout,
 ) -> None:
-    """Emit the products of block ``block`` of output channels.
+    """Emit the products of some blocks of output channels.
 
     Args:
         packed: buffers starts, rows, offsets, values (see :mod:`tvm_sparsewino.packing`).
         v: scratch of transformed inputs.
         product: scratch of products.
-        block: index of the block of output channels.
+        blocks: the blocks of output channels.
         plan: the layer's plan.
         layout: memory layout.
     """
     starts, rows, offsets, values = packed
-    with T.serial(0, layout.v.coordinates) as coordinate, T.serial(0, layout.slices) as index:
+    with each_slice(layout, blocks) as (coordinate, block, index):
         number = (block * layout.v.coordinates + coordinate) * layout.slices + index
         start = tvm_ir.bind(wide(starts[number]))
         steps = wide(starts[number + 1]) - start

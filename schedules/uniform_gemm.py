@@ -14,25 +14,31 @@ from .. import _compat as tvm_ir
 from .._compat import T
 from ..config import LayerPlan
 from ..geometry import KernelLayout
+from .blocks import Blocks, each_block, each_slice
 from .sparse_gemm import emit_rows
 from .wide import wide
 
 
 def emit_balanced_gemm(
-    packed: Sequence[Any], v: Any, product: Any, block: Any, plan: LayerPlan, layout: KernelLayout
+    packed: Sequence[Any],
+    v: Any,
+    product: Any,
+    blocks: Blocks,
+    plan: LayerPlan,
+    layout: KernelLayout,
 ) -> None:
-    """Emit the products of block ``block`` of output channels.
+    """Emit the products of some blocks of output channels.
 
     Args:
         packed: buffers steps, rows, offsets, values (see :mod:`tvm_sparsewino.packing_uniform`).
         v: scratch of transformed inputs.
         product: scratch of products.
-        block: index of the block of output channels.
+        blocks: the blocks of output channels.
         plan: the layer's plan.
         layout: memory layout.
     """
     steps, rows, offsets, values = packed
-    with T.serial(0, layout.v.coordinates) as coordinate, T.serial(0, layout.slices) as index:
+    with each_slice(layout, blocks) as (coordinate, block, index):
         number = (block * layout.v.coordinates + coordinate) * layout.slices + index
         count = tvm_ir.bind(wide(steps[0]))
         first = tvm_ir.bind(number * count)
@@ -42,22 +48,27 @@ def emit_balanced_gemm(
 
 
 def emit_kernel_gemm(
-    packed: Sequence[Any], v: Any, product: Any, block: Any, plan: LayerPlan, layout: KernelLayout
+    packed: Sequence[Any],
+    v: Any,
+    product: Any,
+    blocks: Blocks,
+    plan: LayerPlan,
+    layout: KernelLayout,
 ) -> None:
-    """Emit the products of block ``block`` of output channels.
+    """Emit the products of some blocks of output channels.
 
     Args:
         packed: buffers starts, rows, offsets, values (see :mod:`tvm_sparsewino.packing_uniform`).
         v: scratch of transformed inputs.
         product: scratch of products.
-        block: index of the block of output channels.
+        blocks: the blocks of output channels.
         plan: the layer's plan.
         layout: memory layout.
     """
     starts, rows, offsets, values = packed
-    first = tvm_ir.bind(wide(starts[block * layout.slices]))
-    total = tvm_ir.bind(wide(starts[(block + 1) * layout.slices]) - first)
-    with T.serial(0, layout.v.coordinates) as coordinate:
+    with each_block(layout, blocks) as (coordinate, block):
+        first = tvm_ir.bind(wide(starts[block * layout.slices]))
+        total = tvm_ir.bind(wide(starts[(block + 1) * layout.slices]) - first)
         # Values of a block lie coordinate by coordinate, each as long as the block's inputs.
         skipped = tvm_ir.bind(first * (layout.v.coordinates - 1) + coordinate * total)
         with T.serial(0, layout.slices) as index:

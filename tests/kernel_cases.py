@@ -66,6 +66,7 @@ class Case:
     structure: str = "unstructured"
     has_it: bool = True
     split_k: bool = False
+    sharers: int = 0
     winograd_relu: bool = False
 
     @property
@@ -82,6 +83,7 @@ class Case:
             self.rows_at_once,
             structure=self.structure,
             split_k=self.split_k,
+            sharers=self.sharers,
             winograd_relu=self.winograd_relu,
         )
 
@@ -98,7 +100,8 @@ class Case:
         )
         if self.structure != "unstructured":
             name += f"-{self.structure}{'' if self.has_it else '-not'}"
-        return name + "-split" * self.split_k + "-wrelu" * self.winograd_relu
+        name += "-split" * self.split_k + f"-{self.sharers}sharers" * (self.sharers > 0)
+        return name + "-wrelu" * self.winograd_relu
 
 
 def weights(structure, rng, shape=(16, 16, 20), density=0.2, groups=1):

@@ -29,6 +29,7 @@ LAYERS = (
         "geometry_direct",
         "geometry_depthwise",
         "geometry_sparse",
+        "geometry_tasks",
         "config",
         "weights",
         "onnx_graph",

@@ -122,6 +122,8 @@ def test_reading_does_not_change_what_it_reads():
         (LayerPlan, {"density": 1.5}, "density must be in"),
         (LayerPlan, {"rows_at_once": 0}, "rows_at_once must be >= 1"),
         (LayerPlan, {"k_block": -1}, "must not be negative"),
+        (LayerPlan, {"sharers": 2}, "only with split_k are panels shared out, got sharers 2"),
+        (LayerPlan, {"split_k": True, "sharers": -1}, "only with split_k .* got sharers -1"),
         (CompileConfig, {"winograd_for_dense": "no"}, "must be a bool"),
         (LayerPlan, {"name": None, "drop": "name"}, "missing .* 'name'"),
         (ConvShape, {"drop": "k"}, "missing .* 'k'"),

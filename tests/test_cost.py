@@ -20,7 +20,7 @@ from tvm_sparsewino.cost import (
 )
 from tvm_sparsewino.cost_prices import PRICES, Prices
 from tvm_sparsewino.cost_quantities import Quantities, quantities
-from tvm_sparsewino.geometry import kernel_layout
+from tvm_sparsewino.geometry import kernel_layout, make_panels
 
 AVX2 = Core()
 AVX512 = Core(lanes=16, vector_registers=32, l2_bytes=1024 * 1024)
@@ -236,3 +236,26 @@ def test_products_in_the_place_of_inputs_miss_l2_less():
 
     assert misses(split_k=True) < misses()
     assert misses(sizes={"k_block": 128}) < misses()
+
+
+def test_a_panel_left_over_is_shared_out():
+    """Five panels for two threads: 2.5 of each stage but the inputs, of which each transforms 3."""
+    shape = ConvShape(1, 128, 56, 56, 256, 3, P)
+    args = (shape, "sparse_winograd", 4, 0.1, Core(threads=2), Blocking(5, 128, 8, 2))
+    whole, shared = price(*args), price(*args, split_k=True, sharers=2)
+    one = price(*args[:4], AVX2, Blocking(5, 256, 8, 2))
+    assert shared.sharers == 2 and shared.cycles < whole.cycles
+    assert shared.input_cycles == pytest.approx(0.6 * one.input_cycles)
+    assert shared.output_cycles == pytest.approx(0.5 * one.output_cycles)
+    assert shared.gemm_cycles == pytest.approx(0.5 * one.gemm_cycles + PRICES.launches)
+
+
+def test_only_panels_that_are_left_over_are_shared_out():
+    """28 x 28: one panel or two, which two threads share as they are."""
+    shape = ConvShape(1, 128, 28, 28, 128, 3, P)
+    args = (shape, "sparse_winograd", 4, 0.1)
+    for cost in ranked(*args, Core(threads=2)):
+        count = make_panels(shape, 4, 8, cost.blocking.panel_vectors).count
+        assert not cost.sharers or (count > 2 and count % 2)
+    assert any(cost.sharers for cost in ranked(*args, Core(threads=2)))
+    assert not any(cost.sharers for cost in ranked(*args, AVX2))

@@ -40,6 +40,26 @@ PLANS = {
     "more blocks than input channels": dataclasses.replace(
         ONE_PANEL, conv=ConvShape(1, 2, 9, 11, 9, 3, (1, 1, 1, 1)), k_block=2
     ),
+    "a panel left over": dataclasses.replace(
+        ONE_PANEL, conv=ConvShape(1, 13, 23, 19, 21, 3, (1, 0, 1, 1)), panel_vectors=1, sharers=2
+    ),
+    "more parts than threads": dataclasses.replace(
+        ONE_PANEL, conv=ConvShape(2, 5, 23, 19, 21, 3, (1, 1, 1, 1)), panel_vectors=1, sharers=3
+    ),
+    "shared out, in groups": dataclasses.replace(
+        ONE_PANEL, conv=ConvShape(1, 6, 23, 19, 9, 3, (1, 1, 1, 1), 3), k_block=4, sharers=2
+    ),
+    "shared out, dense": dataclasses.replace(
+        ONE_PANEL,
+        conv=ConvShape(3, 5, 9, 11, 13, 3, (1, 1, 1, 1)),
+        density=1.0,
+        algorithm="dense_winograd",
+        m=2,
+        panel_vectors=4,
+        rows_at_once=4,
+        sharers=2,
+    ),
+    "fewer panels than sharers": dataclasses.replace(ONE_PANEL, sharers=4),
     "groups": dataclasses.replace(
         ONE_PANEL, conv=ConvShape(1, 6, 9, 11, 9, 3, (1, 1, 1, 1), 3), k_block=4
     ),
@@ -82,7 +102,7 @@ def with_threads(threads, run):
 @pytest.mark.parametrize("name", PLANS)
 def test_split_gives_the_bits_of_the_fused_kernel(name):
     plan = PLANS[name]
-    fused, split = kernel(dataclasses.replace(plan, split_k=False))(), kernel(plan)
+    fused, split = kernel(dataclasses.replace(plan, split_k=False, sharers=0))(), kernel(plan)
     assert np.isfinite(fused).all()
     for threads in (1, 2, 3):
         np.testing.assert_array_equal(with_threads(threads, split), fused)

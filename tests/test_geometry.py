@@ -188,16 +188,24 @@ def test_slices_of_every_block_fit(shape, k_block, width):
     assert block_slices(shape, k_block, width) == most
 
 
-@given(shapes(), st.integers(1, 6), LANES, st.integers(0, 50), st.integers(0, 12), st.booleans())
-def test_layout_of_a_plan(shape, m, lanes, k_block, channel_block, split_k):
+# Whether blocks run in parallel, and among how many threads whole panels are shared out first.
+HOW = st.sampled_from([(False, 0), (True, 0), (True, 2), (True, 3)])
+
+
+@given(shapes(), st.integers(1, 6), LANES, st.integers(0, 50), st.integers(0, 12), HOW)
+def test_layout_of_a_plan(shape, m, lanes, k_block, channel_block, how):
     plan = LayerPlan("c", shape, 0.5, "sparse_winograd", m, 3, k_block, channel_block, 2)
-    plan = dataclasses.replace(plan, split_k=split_k)
+    split_k, sharers = how
+    plan = dataclasses.replace(plan, split_k=split_k, sharers=sharers)
     layout = kernel_layout(plan, lanes)
     assert (layout.k_blocks - 1) * layout.k_block < shape.k <= layout.k_blocks * layout.k_block
-    assert layout.dummy_row == layout.k_block == min(k_block or shape.k, shape.k)
+    assert layout.k_block == min(k_block or shape.k, shape.k)
+    kept = layout.k_blocks if sharers else 1  # blocks whose products are in memory
+    assert layout.dummy_row == kept * layout.k_block
+    assert layout.first_row(layout.k_blocks - 1) == (kept - 1) * layout.k_block
     assert layout.is_shared == (split_k or layout.k_blocks == 1)
     if layout.is_shared:
-        assert layout.v.channels == layout.product.channels == max(shape.c, layout.k_block + 1)
+        assert layout.v.channels == layout.product.channels == max(shape.c, layout.dummy_row + 1)
     else:
         assert layout.v.channels == shape.c
         assert layout.product.channels == layout.k_block + 1

@@ -40,6 +40,8 @@ def cases(draw):
         channel_block=draw(st.integers(0, 9)),
         rows_at_once=draw(st.integers(1, 4)),
     )
+    sharers = draw(st.sampled_from([0, 2]))
+    plan = dataclasses.replace(plan, split_k=sharers > 0, sharers=sharers)
     density = draw(st.sampled_from([0.0, 0.05, 0.3, 0.9, 1.0]))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     return plan, random_weight(plan, density, rng), draw(st.sampled_from([4, 8, 16]))
@@ -79,7 +81,8 @@ def test_sparse_arrays_are_well_formed(case):
         block = index // layout.v.coordinates
         members = np.arange(min(layout.k_block, plan.conv.k - block * layout.k_block))
         kept = written[written != spare]
-        assert sorted(kept) == layout.product.channel_offset(members).tolist()
+        places = layout.product.channel_offset(layout.first_row(block) + members)
+        assert sorted(kept) == places.tolist()
 
 
 @given(cases())
@@ -91,9 +94,10 @@ def test_padding_steps_read_their_own_group(case):
     starts, rows, offsets, _ = pack(weight, plan, lanes).arrays
     shape = plan.conv
     channel_at = {layout.v.channel_offset(c): c for c in range(shape.c)}
-    row_at = {layout.product.channel_offset(k): k for k in range(layout.k_block)}
     for index in range(len(starts) - 1):
         block = index // (layout.v.coordinates * layout.slices)
+        first = layout.first_row(block)
+        row_at = {layout.product.channel_offset(first + k): k for k in range(layout.k_block)}
         for lane in range(width):
             row = row_at.get(int(rows[index * width + lane]))
             if row is not None:

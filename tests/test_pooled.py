@@ -46,6 +46,7 @@ CASES = [
     Case(conv(9, 11, c=5, k=7), 4, 0.3, DENSE, 3, rows_at_once=2, channel_block=0, lanes=8),
     Case(conv(9, 11, c=8, k=8), 2, 0.5, structure="rows2", lanes=8),
     Case(conv(9, 11, c=8, k=8), 4, 0.5, k_block=4, split_k=True),
+    Case(conv(23, 19, c=8, k=12), 4, panel_vectors=1, k_block=8, split_k=True, sharers=2, lanes=8),
     Case(conv(9, 11, c=8, k=8), 2, 0.5, winograd_relu=True),
 ]
 

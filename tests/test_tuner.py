@@ -79,6 +79,9 @@ def test_neighbours_are_other_kernels_that_fit(plans):
 def test_only_several_threads_share_out_blocks(plans):
     one, two = (neighbours(plans[0], CPU, threads) for threads in (1, 2))
     assert [p for p in two if p not in one] == [p for p in two if p.split_k] != []
+    assert {p.sharers for p in two} == {0, 2}
+    shared = next(p for p in two if p.sharers)
+    assert {p.sharers for p in neighbours(shared, CPU, 2)} == {0, 2}
 
 
 def test_a_direct_plan_has_neighbours_of_its_own(rng):

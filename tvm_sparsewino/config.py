@@ -316,6 +316,8 @@ class LayerPlan(_Checked):
         structure: the pattern of zeros that a sparse kernel makes use of, one of ``STRUCTURES``.
         split_k: whether blocks of output channels run in parallel, not only panels, for layers of
             fewer panels than threads.
+        sharers: with ``split_k``, threads that get as many whole panels each as there are for all,
+            and blocks of output channels of those that are left; 0: blocks of all panels.
         winograd_relu: whether negative transformed inputs count as zero.
         pool: the 2x2 pooling with stride 2 that the kernel does at its end, one of ``POOLS``.
     """
@@ -335,6 +337,7 @@ class LayerPlan(_Checked):
     cost_cycles: float = 0.0
     structure: str = "unstructured"
     split_k: bool = False
+    sharers: int = 0
     winograd_relu: bool = False
     pool: str = "none"
 
@@ -349,6 +352,10 @@ class LayerPlan(_Checked):
         _check(
             self.structure == "unstructured" or self.algorithm == "sparse_winograd",
             f"only a sparse kernel has a structure, got {self.structure!r} of {self.algorithm!r}",
+        )
+        _check(
+            self.sharers == 0 or (self.split_k and self.sharers > 0),
+            f"only with split_k are panels shared out, got sharers {self.sharers!r}",
         )
         _check(0 <= self.density <= 1, f"density must be in [0, 1], got {self.density!r}")
         _check(self.rows_at_once >= 1, f"rows_at_once must be >= 1, got {self.rows_at_once!r}")

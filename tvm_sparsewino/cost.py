@@ -18,6 +18,7 @@ from .cook_toom import cook_toom
 from .cost_prices import PRICES, Prices
 from .cost_quantities import AVX2, FLOAT_BYTES, Blocking, Core, lines_beyond, quantities
 from .geometry import Panels, ceil_div, make_panels
+from .geometry_tasks import share_out
 from .structure import shared_rows
 
 # Channels of one coordinate that lie together: a kilobyte of them at least, 8 at least. Fewer and
@@ -41,6 +42,7 @@ class Cost:
         flops_done: FLOPs of nonzero products and of both transforms, all cores.
         blocking: the sizes these hold for.
         split_k: whether blocks of output channels are shared out, not panels.
+        sharers: threads that get whole panels first, and blocks of those that are left; 0: blocks.
     """
 
     input_cycles: float
@@ -49,6 +51,7 @@ class Cost:
     flops_done: int
     blocking: Blocking
     split_k: bool = False
+    sharers: int = 0
 
     @property
     def cycles(self) -> float:
@@ -89,11 +92,23 @@ def ranked(
 ) -> tuple[Cost, ...]:
     """The costs of every blocking that the model knows, lowest first; as :func:`predict`."""
     costs = [
-        price(shape, algorithm, m, density, core, blocking, structure, split_k)
+        price(shape, algorithm, m, density, core, blocking, structure, *how)
         for blocking in blockings(shape, algorithm, m, core, structure)
-        for split_k in ((False, True) if core.threads > 1 else (False,))
+        for how in _ways_to_share(shape, m, core, blocking)
     ]
     return tuple(sorted(costs, key=lambda cost: cost.cycles))
+
+
+def _ways_to_share(
+    shape: ConvShape, m: int, core: Core, blocking: Blocking
+) -> Iterator[tuple[bool, int]]:
+    """Panels in parallel, blocks of output channels, or panels and blocks of what is left."""
+    yield False, 0
+    if core.threads > 1:
+        yield True, 0
+        count = make_panels(shape, m, core.lanes, blocking.panel_vectors).count
+        if count > core.threads and count % core.threads and blocking.k_block < shape.k:
+            yield True, core.threads
 
 
 def price(
@@ -105,12 +120,13 @@ def price(
     blocking: Blocking,
     structure: str = "unstructured",
     split_k: bool = False,
+    sharers: int = 0,
     prices: Prices = PRICES,
 ) -> Cost:
     """The cost of ``shape`` with a given blocking; other arguments as for :func:`predict`."""
-    stages = quantities(shape, algorithm, m, density, core, blocking, structure, split_k)
+    stages = quantities(shape, algorithm, m, density, core, blocking, structure, split_k, sharers)
     panels = make_panels(shape, m, core.lanes, blocking.panel_vectors)
-    shares = _shares(shape, panels, blocking, core.threads, split_k)
+    shares = _shares(shape, panels, blocking, core.threads, split_k, sharers)
     cycles = [share * stage.cycles(prices) for share, stage in zip(shares, stages, strict=True)]
     if core.threads > 1:
         cycles[1] += prices.launches
@@ -119,7 +135,7 @@ def price(
     tiles = shape.n * panels.tiles_y * panels.tiles_x
     flops = 2 * tiles * transform.coordinates * shape.k * (shape.c // shape.groups) * density
     flops += tiles * (shape.c * 2 * _flops(transform.bt) + shape.k * 2 * _flops(transform.at))
-    return Cost(*cycles, int(flops), blocking, split_k)
+    return Cost(*cycles, int(flops), blocking, split_k, sharers)
 
 
 def saved_by_pool(shape: ConvShape, core: Core, prices: Prices = PRICES) -> float:
@@ -130,13 +146,23 @@ def saved_by_pool(shape: ConvShape, core: Core, prices: Prices = PRICES) -> floa
 
 
 def _shares(
-    shape: ConvShape, panels: Panels, blocking: Blocking, threads: int, split_k: bool
+    shape: ConvShape,
+    panels: Panels,
+    blocking: Blocking,
+    threads: int,
+    split_k: bool,
+    sharers: int,
 ) -> tuple[float, float, float]:
     """Of each stage the share that the thread with most to do has: tasks are whole.
 
     Blocks of output channels that are tasks of their own all transform their panel's inputs.
     """
     parts = ceil_div(shape.k, min(blocking.k_block, shape.k)) if split_k else 1
+    if sharers:
+        tasks = share_out(panels.count, parts, sharers)
+        most = ceil_div(sharers, threads)  # of what one of the sharers has
+        whole = tasks.whole + tasks.parts / parts
+        return tuple(most * n / panels.count for n in (tasks.each, whole, whole))
     most = ceil_div(panels.count * parts, threads)
     own = most / (panels.count * parts)
     return most / panels.count, own, own

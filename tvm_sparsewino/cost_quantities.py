@@ -5,7 +5,7 @@ The units are those that :mod:`tvm_sparsewino.cost_prices` has prices for.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from .config import ConvShape
 from .cook_toom import CookToom, cook_toom
@@ -107,8 +107,11 @@ def quantities(
     blocking: Blocking,
     structure: str = "unstructured",
     split_k: bool = False,
+    sharers: int = 0,
 ) -> tuple[Quantities, Quantities, Quantities]:
     """What input transform, product and output transform do, all panels together."""
+    if sharers:  # products of a coordinate are computed one block after the other
+        blocking = replace(blocking, k_block=shape.k)
     transform = cook_toom(m, shape.r)
     panels = make_panels(shape, m, core.lanes, blocking.panel_vectors)
     vectors = panels.vectors * panels.count

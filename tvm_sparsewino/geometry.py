@@ -235,9 +235,10 @@ class KernelLayout:
     Attributes:
         panels: the cut into panels.
         v: scratch of transformed inputs, all channels.
-        product: scratch of products M of one block of output channels, and one row more that
-            takes what padding rows compute.
+        product: scratch of products M of one block of output channels, or of all, and one row more
+            that takes what padding rows compute.
         is_shared: whether both are the same memory.
+        keeps_all: whether products of all blocks are in memory at a time.
         k_block: output channels per block.
         k_blocks: number of blocks.
         slices: groups of ``rows_at_once`` output channels per block and coordinate.
@@ -247,6 +248,7 @@ class KernelLayout:
     v: Scratch
     product: Scratch
     is_shared: bool
+    keeps_all: bool
     k_block: int
     k_blocks: int
     slices: int
@@ -254,7 +256,11 @@ class KernelLayout:
     @property
     def dummy_row(self) -> int:
         """The extra row of the products."""
-        return self.k_block
+        return self.k_block * (self.k_blocks if self.keeps_all else 1)
+
+    def first_row(self, block):
+        """Where the products of a block begin; works for integers and index expressions."""
+        return block * self.k_block if self.keeps_all else 0
 
 
 @lru_cache(maxsize=1024)
@@ -273,9 +279,11 @@ def kernel_layout(plan: LayerPlan, lanes: int) -> KernelLayout:
     k_block = min(plan.k_block or shape.k, shape.k)
     k_blocks = ceil_div(shape.k, k_block)
     is_shared = plan.split_k or k_blocks == 1
-    v, product = _scratch(panels, shape.c, k_block + 1, plan.channel_block or shape.c, is_shared)
+    keeps_all = plan.sharers > 0
+    rows = k_block * (k_blocks if keeps_all else 1) + 1
+    v, product = _scratch(panels, shape.c, rows, plan.channel_block or shape.c, is_shared)
     slices = block_slices(shape, k_block, plan.rows_at_once)
-    return KernelLayout(panels, v, product, is_shared, k_block, k_blocks, slices)
+    return KernelLayout(panels, v, product, is_shared, keeps_all, k_block, k_blocks, slices)
 
 
 def _scratch(

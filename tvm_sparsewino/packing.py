@@ -116,7 +116,9 @@ def _pack_sparse(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> t
             padding = np.repeat(idle.reshape(-1, width), cut.steps, axis=0)
             offset = layout.v.channel_offset(first[cut.row] + cut.column).astype(np.int32)
             steps.append(cut.steps)
-            rows.append(layout.product.channel_offset(cut.written(layout.dummy_row)))
+            row = layout.first_row(block)
+            written = row + cut.written(layout.dummy_row - row)
+            rows.append(layout.product.channel_offset(written))
             offsets.append(cut.place(padding, offset))
             values.append(cut.values.ravel())
     return join_slices(np.concatenate(steps), rows, offsets, values)
@@ -127,7 +129,7 @@ def _unpack_sparse(weight: np.ndarray, packed: PackedWeights, layout: KernelLayo
     plan, width = packed.plan, packed.plan.rows_at_once
     channels = plan.conv.c // plan.conv.groups
     channel_at = channels_by_offset(layout.v, layout.v.channels)
-    row_at = channels_by_offset(layout.product, layout.k_block)
+    row_at = channels_by_offset(layout.product, layout.dummy_row)
     for index in range(len(starts) - 1):
         block, rest = divmod(index, layout.v.coordinates * layout.slices)
         for lane in range(width):
@@ -137,7 +139,7 @@ def _unpack_sparse(weight: np.ndarray, packed: PackedWeights, layout: KernelLayo
             for p in range(starts[index] * width + lane, starts[index + 1] * width, width):
                 if values[p]:
                     column = channel_at[int(offsets[p])] % channels
-                    k = block * layout.k_block + row
+                    k = block * layout.k_block + row - layout.first_row(block)
                     weight[rest // layout.slices, k, column] = values[p]
 
 

@@ -53,7 +53,7 @@ def unpack_shared(weight: np.ndarray, packed: Any, layout: KernelLayout) -> None
     width = packed.plan.rows_at_once
     values = values.reshape(-1, width) if starts[-1] else values
     channel_at = channels_by_offset(layout.v, layout.v.channels)
-    row_at = channels_by_offset(layout.product, layout.k_block)
+    row_at = channels_by_offset(layout.product, layout.dummy_row)
     for index in range(len(starts) - 1):
         block, rest = divmod(index, len(weight) * layout.slices)
         part = slice(starts[index], starts[index + 1])
@@ -61,5 +61,5 @@ def unpack_shared(weight: np.ndarray, packed: Any, layout: KernelLayout) -> None
         for lane, offset in enumerate(rows[index * width : (index + 1) * width]):
             row = row_at.get(int(offset))
             if row is not None and columns:
-                k = block * layout.k_block + row
+                k = block * layout.k_block + row - layout.first_row(block)
                 weight[rest // layout.slices, k, columns] = values[part, lane]

@@ -126,10 +126,11 @@ def _fill(
 ) -> None:
     """The inverse of :func:`_slice`: offsets [steps, R], values [coordinates, steps, R]."""
     channel_at = channels_by_offset(layout.v, layout.v.channels)
-    row_at = channels_by_offset(layout.product, layout.k_block)
+    row_at = channels_by_offset(layout.product, layout.dummy_row)
+    first = block * layout.k_block - layout.first_row(block)
     for lane, written in enumerate(rows):
         k = row_at.get(int(written))
         for step in range(len(offsets) if k is not None else 0):
             column = channel_at[int(offsets[step, lane])] % weight.shape[2]
             # Padding steps repeat an input that may have a value of its own.
-            weight[:, block * layout.k_block + k, column] += values[:, step, lane]
+            weight[:, first + k, column] += values[:, step, lane]

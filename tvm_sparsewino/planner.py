@@ -280,6 +280,7 @@ def plan_of(name: str, shape: ConvShape, option: Option, reason: str = "") -> La
         rows_at_once=blocking.rows_at_once,
         structure=option.structure,
         split_k=option.cost.split_k,
+        sharers=option.cost.sharers,
         reason=reason,
         flops_direct=shape.direct_flops,
         flops_done=option.cost.flops_done,

@@ -52,5 +52,6 @@ def written_rows(
 ) -> np.ndarray:
     """Where the products of a slice's rows are written; rows that are missing have a spare one."""
     rows = np.full(plan.rows_at_once, layout.dummy_row)
-    rows[: len(members)] = np.array(members, int) - block * layout.k_block
+    inside = np.array(members, int) - block * layout.k_block
+    rows[: len(members)] = inside + layout.first_row(block)
     return layout.product.channel_offset(rows).astype(np.int32)

@@ -20,6 +20,7 @@ from tvm_sparsewino.geometry import kernel_layout
 from tvm_sparsewino.geometry_direct import direct_layout
 from tvm_sparsewino.packing import pack
 from tvm_sparsewino.reference import conv2d
+from tvm_sparsewino.schedules.blocks import Blocks
 from tvm_sparsewino.schedules.dense_gemm import emit_dense_gemm
 from tvm_sparsewino.schedules.direct_conv import emit_direct_conv
 from tvm_sparsewino.schedules.epilogue import EpilogueOperands
@@ -129,12 +130,12 @@ class Kernel:
             with T.serial(0, CALLS):
                 if plan.structure != "unstructured":
                     registers = target.vector_registers
-                    emit_structured_gemm(packed, v, product, 0, plan, layout, registers)
+                    emit_structured_gemm(packed, v, product, Blocks(0), plan, layout, registers)
                 elif plan.algorithm == "sparse_winograd":
-                    emit_sparse_gemm(packed, v, product, 0, plan, layout)
+                    emit_sparse_gemm(packed, v, product, Blocks(0), plan, layout)
                 else:
                     registers = target.vector_registers
-                    emit_dense_gemm(packed, v, product, 0, plan, layout, registers)
+                    emit_dense_gemm(packed, v, product, Blocks(0), plan, layout, registers)
         v = np.zeros(layout.v.size, np.float32)
         v[layout.v.channel_offset(0) :][: inputs.size] = inputs.ravel()
         arrays += [v, np.zeros(layout.product.size, np.float32)]

@@ -29,6 +29,7 @@ from tvm_sparsewino.geometry import kernel_layout
 from tvm_sparsewino.packing import PackedWeights, pack
 from tvm_sparsewino.planner import machine as core_of
 from tvm_sparsewino.reference import winograd_conv2d
+from tvm_sparsewino.schedules.blocks import Blocks
 from tvm_sparsewino.schedules.build import build_conv
 from tvm_sparsewino.schedules.sparse_gemm import emit_sparse_gemm
 from tvm_sparsewino.schedules.structured_gemm import emit_structured_gemm
@@ -181,10 +182,10 @@ def product_kernel(plan: LayerPlan, packed: PackedWeights, target: CpuTarget) ->
         product = tvm_ir.arg("product", (layout.product.size,), "float32")
         with T.serial(0, layout.panels.count), T.serial(0, layout.k_blocks) as block:
             if plan.structure == "unstructured":
-                emit_sparse_gemm(weights, v, product, block, plan, layout)
+                emit_sparse_gemm(weights, v, product, Blocks(block), plan, layout)
             else:
                 registers = target.vector_registers
-                emit_structured_gemm(weights, v, product, block, plan, layout, registers)
+                emit_structured_gemm(weights, v, product, Blocks(block), plan, layout, registers)
     kernel = tvm_ir.build_module(builder.get(), target.tvm_target())["product"]
     inputs = np.linspace(-1, 1, layout.v.size, dtype=np.float32)
     arrays = (*packed.arrays, inputs, np.zeros(layout.product.size, np.float32))

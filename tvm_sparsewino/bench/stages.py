@@ -11,6 +11,7 @@ from ..config import LayerPlan
 from ..cook_toom import cook_toom
 from ..geometry import kernel_layout
 from ..packing import PackedWeights
+from ..schedules.blocks import Blocks
 from ..schedules.epilogue import EpilogueOperands
 from ..schedules.fused import panel_scratch
 from ..schedules.input_transform import emit_input_transform
@@ -82,10 +83,10 @@ def stage_kernel(stage: str, plan: LayerPlan, packed: PackedWeights, target: Cpu
                 emit_input_transform(data, v, shape, layout, algorithm, panel)
             with T.serial(0, layout.k_blocks) as block:
                 if stage == "gemm":
-                    emit_sparse_gemm(weights, v, product, block, plan, layout)
+                    emit_sparse_gemm(weights, v, product, Blocks(block), plan, layout)
                 elif stage == "output":
                     emit_output_transform(
-                        product, output, block, panel, shape, layout, algorithm, operands
+                        product, output, Blocks(block), panel, shape, layout, algorithm, operands
                     )
     return tvm_ir.build_module(builder.get(), target.tvm_target())[stage]
 

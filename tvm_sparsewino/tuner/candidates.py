@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from ..config import ConvShape, LayerPlan
@@ -55,7 +56,7 @@ def _ranked(option: Option, shape: ConvShape, core: Core) -> tuple[Cost, ...]:
 
 def neighbours(plan: LayerPlan, target: CpuTarget, threads: int) -> list[LayerPlan]:
     """Plans one step from ``plan``, each another kernel that fits the target's registers."""
-    moves = (*_MOVES, _split) if threads > 1 else _MOVES
+    moves = (*_MOVES, partial(_split, threads=threads)) if threads > 1 else _MOVES
     found: dict[tuple, LayerPlan] = {_same_kernel(plan, target): plan}
     for steps in moves:
         for fields in steps(plan):
@@ -99,10 +100,13 @@ def _channel_block(plan: LayerPlan) -> Iterator[dict[str, int]]:
             yield {"channel_block": size}
 
 
-def _split(plan: LayerPlan) -> Iterator[dict[str, bool]]:
-    """Blocks of output channels in parallel, or panels."""
+def _split(plan: LayerPlan, threads: int) -> Iterator[dict[str, int]]:
+    """Blocks of output channels in parallel, or panels, or panels and blocks of those left over."""
     if plan.m:
-        yield {"split_k": not plan.split_k}
+        yield {"split_k": not plan.split_k, "sharers": 0}
+        if not plan.sharers:
+            half = round_up(ceil_div(plan.conv.k, threads), 8)
+            yield {"split_k": True, "sharers": threads, "k_block": min(plan.conv.k, half)}
 
 
 _MOVES: tuple[Callable[[LayerPlan], Iterator[dict[str, Any]]], ...] = (
@@ -127,4 +131,4 @@ def _same_kernel(plan: LayerPlan, target: CpuTarget) -> tuple:
     if plan.m:
         panels = make_panels(plan.conv, plan.m, target.lanes, plan.panel_vectors)
         panel = (panels.tiles, panels.segment_tiles)
-    return (panel, plan.rows_at_once, plan.k_block, plan.channel_block, plan.split_k)
+    return (panel, plan.rows_at_once, plan.k_block, plan.channel_block, plan.split_k, plan.sharers)
