@@ -31,7 +31,7 @@ _IN_A_ROW = (0.75, 1.0)
 _SCATTERED = (0.85, 1.5)
 # What a row segment that a panel's end cuts costs each panel, in whole ones: loops that are not as
 # long as the last time, whose ends the core foresees wrongly.
-_CUT_SEGMENT = 6
+_CUT_SEGMENT = 3
 
 
 @dataclass(frozen=True)
