@@ -26,7 +26,7 @@ REASONS: Mapping[str, str] = {
     "avg_pool3d": "two square roots and a division per number take longer than its bytes",
     "response_norm": "some twenty operations a number take longer than its bytes",
     "softmax": "exponentials, 20 operations a number, take longer than its bytes",
-    "max_pool2d": "its input comes from the last cache, row by row",
+    "max_pool": "its input comes from the last cache, row by row",
     "resize_rows": "several shuffles per output",
 }
 

@@ -13,12 +13,14 @@ from typing import Any
 
 from tvm import relax
 
-from .._compat import constant_array
+from .._compat import constant, constant_array
 from ..errors import ShapeError
 from ..schedules import operators as rest
 from ..schedules import vector_math
+from ..schedules.pool_rows import build_pool, fits, pool_table
 from ..schedules.pooling import Pool, average_pool, max_pool
 from .concat_in_place import legalize_concat
+from .kernel_calls import add_kernel
 from .legalize_resize import adaptive_pool, resize
 from .ops import static_shape
 
@@ -45,8 +47,8 @@ def operator_legalizers(lanes: int) -> dict[str, Legalizer]:
     ours["relax.mean"] = partial(_reduction, lanes, rest.SUM, True)
     ours["relax.sum"] = partial(_reduction, lanes, rest.SUM, False)
     ours["relax.max"] = partial(_reduction, lanes, rest.MAX, False)
-    ours["relax.nn.max_pool2d"] = partial(_pool, max_pool)
-    ours["relax.nn.avg_pool2d"] = partial(_pool, average_pool)
+    ours["relax.nn.max_pool2d"] = partial(_pool, lanes, "max")
+    ours["relax.nn.avg_pool2d"] = partial(_pool, lanes, "mean")
     ours["relax.nn.layer_norm"] = partial(_layer_norm, lanes)
     ours["relax.nn.adaptive_avg_pool2d"] = partial(adaptive_pool, lanes)
     ours["relax.image.resize2d"] = partial(resize, lanes)
@@ -148,18 +150,25 @@ def _layer_norm(lanes: int, builder: relax.BlockBuilder, call: relax.Call) -> re
     )
 
 
-def _pool(function: Any, builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr | None:
-    attrs = call.attrs
+def _pool(
+    lanes: int, kind: str, builder: relax.BlockBuilder, call: relax.Call
+) -> relax.Expr | None:
+    attrs, shape = call.attrs, _shape(call.args[0])
     if attrs.layout != "NCHW" or attrs.out_layout != "NCHW":
         return None
     window, stride, dilation, padding = (
         tuple(int(n) for n in values)
         for values in (attrs.pool_size, attrs.strides, attrs.dilation, attrs.padding)
     )
-    if function is average_pool and dilation != (1, 1):
+    if kind == "mean" and dilation != (1, 1):
         return None
     output = tuple(int(n) for n in call.ty.shape.values)[2:]
     pool = Pool(window, stride, dilation, padding, output, bool(attrs.count_include_pad))
+    if fits(pool, shape[3], lanes):
+        kernel = add_kernel(builder, build_pool(shape, kind, pool, lanes))
+        table = constant(pool_table(kind, pool, shape[2:]))
+        return relax.call_tir(kernel, [call.args[0], table], call.ty)
+    function = max_pool if kind == "max" else average_pool
     return builder.call_te(
         partial(function, pool=pool), call.args[0], primfunc_name_hint=_hint(call)
     )
