@@ -9,6 +9,7 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
+from .._compat import constant
 from .affine import ARITHMETIC, Affine, chain_after, chain_at
 from .bindings import Bindings, map_functions, replaced
 from .operators import WINOGRAD
@@ -60,9 +61,9 @@ def _into_weights_before(func: relax.Function) -> relax.Function:
         weight, bias = scaled(chain.scale)
         shift = (chain.shift if bias is None else chain.shift + bias).astype(np.float32)
         ones = (1,) * (len(binding.var.ty.shape.values) - 2)
-        args = [binding.value.args[0], relax.const(weight.astype(np.float32))]
+        args = [binding.value.args[0], constant(weight.astype(np.float32))]
         values[binding.var] = relax.Call(binding.value.op, args, binding.value.attrs)
-        values[chain.result] = relax.op.add(binding.var, relax.const(shift.reshape(1, -1, *ones)))
+        values[chain.result] = relax.op.add(binding.var, constant(shift.reshape(1, -1, *ones)))
         dropped |= set(chain.inner)
     return replaced(func, values, dropped) if values else func
 
@@ -138,11 +139,11 @@ def _into_weights_after(func: relax.Function) -> relax.Function:
         if folded is None:
             continue
         weight, bias = folded
-        call = relax.Call(conv.op, [source, relax.const(weight)], conv.attrs)
+        call = relax.Call(conv.op, [source, constant(weight)], conv.attrs)
         # Under its old name, by which the layer is known.
         inner = type(chain.result)(user.name, user.ty)
         before[user] = [relax.VarBinding(inner, call)]
-        values[user] = relax.op.add(inner, relax.const(bias.reshape(1, -1, 1, 1)))
+        values[user] = relax.op.add(inner, constant(bias.reshape(1, -1, 1, 1)))
         dropped |= {*chain.inner, chain.result}
     return replaced(func, values, dropped, before) if values else func
 
@@ -193,8 +194,8 @@ def _to_scale_and_shift(func: relax.Function) -> relax.Function:
         shape = (1, -1, *(1,) * (len(source.ty.shape.values) - 2))
         scale, shift = (v.astype(np.float32).reshape(shape) for v in (chain.scale, chain.shift))
         inner = type(binding.var)(f"{chain.result.name}_scaled", chain.result.ty)
-        call = relax.op.multiply(source, relax.const(scale))
+        call = relax.op.multiply(source, constant(scale))
         before[chain.result] = [relax.VarBinding(inner, call)]
-        values[chain.result] = relax.op.add(inner, relax.const(shift))
+        values[chain.result] = relax.op.add(inner, constant(shift))
         dropped |= set(chain.inner)
     return replaced(func, values, dropped, before) if values else func

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 from tvm import relax, tirx
 
+from .._compat import constant
 from ..schedules.build import adds_in_place, build_conv
 from .add_in_place import ADDS
 from .dense_meaning import winograd_stages
@@ -26,8 +27,8 @@ def legalize_winograd_conv2d(builder: relax.BlockBuilder, call: relax.Call) -> r
     return builder.call_te(
         partial(winograd_stages, shape=shape, algorithm=algorithm, relu=bool(call.attrs["relu"])),
         *call.args,
-        bt=relax.const(bt),
-        at=relax.const(at),
+        bt=constant(bt),
+        at=constant(at),
         primfunc_name_hint="winograd_conv2d",
     )
 

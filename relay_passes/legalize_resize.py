@@ -8,6 +8,7 @@ from typing import Any
 
 from tvm import relax
 
+from .._compat import constant
 from ..errors import ShapeError
 from ..schedules.resampling import resample, resample_tables
 from ..schedules.resize_axes import (
@@ -35,7 +36,7 @@ def resize(lanes: int, builder: relax.BlockBuilder, call: relax.Call) -> relax.E
     table = columns.table()
     if columns.taps > 1 and fits(table, lanes):
         return _by_rows(builder, call, rows.table(), table, lanes)
-    tables = [relax.const(table) for table in resample_tables(rows, columns)]
+    tables = [constant(table) for table in resample_tables(rows, columns)]
     return builder.call_te(
         partial(resample, rows=rows, columns=columns),
         call.args[0],
@@ -74,7 +75,7 @@ def _by_rows(
 ) -> relax.Expr:
     outer = static_shape(call, "output")[:2]
     function = add_kernel(builder, build_resize(outer, rows, columns, lanes))
-    tables = [relax.const(table) for table in resize_tables(rows, columns, lanes)]
+    tables = [constant(table) for table in resize_tables(rows, columns, lanes)]
     return relax.call_tir(function, [call.args[0], *tables], call.ty)
 
 

@@ -7,6 +7,7 @@ import tvm
 from tvm import relax
 from tvm.ir import IRModule
 
+from .._compat import constant
 from ..errors import ShapeError
 from .bindings import Bindings, map_functions
 from .ops import CONV2D_TRANSPOSE, is_call_to, static_shape
@@ -101,7 +102,7 @@ def _phases(
     rows = max(h + taps[0] - 1, -(-(oh + top) // strides[0]))
     columns = max(w + taps[1] - 1, -(-(ow + left) // strides[1]))
     padding = [taps[0] - 1, taps[1] - 1, rows - h, columns - w]
-    conv = relax.op.nn.conv2d(call.args[0], relax.const(filters), padding=padding, groups=groups)
+    conv = relax.op.nn.conv2d(call.args[0], constant(filters), padding=padding, groups=groups)
     result = emit(conv, "phases")
     result = emit(relax.op.reshape(result, (n, k, *strides, rows, columns)), "split")
     result = emit(relax.op.permute_dims(result, (0, 1, 4, 2, 5, 3)), "ordered")

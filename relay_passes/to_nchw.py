@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import IRModule, Op
 
+from .._compat import constant
 from .bindings import Bindings, map_functions
 from .ops import BATCH_NORM, CONV2D
 
@@ -152,7 +152,7 @@ class _Conversion:
         array = self.constant(expr)
         if array is not None:
             wide = array.reshape((1,) * (4 - array.ndim) + array.shape)
-            return relax.const(np.ascontiguousarray(wide.transpose(_TO_NCHW)), str(array.dtype))
+            return constant(wide.transpose(_TO_NCHW))
         expr = self.renamed.get(expr, expr) if isinstance(expr, relax.Var) else expr
         return self.views[expr] if expr in self.views else self._permuted(expr, _TO_NCHW)
 
@@ -211,10 +211,10 @@ class _Conversion:
         if sorted(letters) != sorted("OIHW"):
             return None
         order = [letters.index(letter) for letter in "OIHW"]
-        weight = np.ascontiguousarray(weight.transpose(order))
+        weight = weight.transpose(order)
         converted = relax.op.nn.conv2d(
             self._nchw(call.args[0]),
-            relax.const(weight, str(weight.dtype)),
+            constant(weight),
             strides=attrs.strides,
             padding=attrs.padding,
             dilation=attrs.dilation,
