@@ -87,12 +87,15 @@ def build_conv(
 
 
 def adds_in_place(plan: LayerPlan, epilogue: Epilogue, lanes: int) -> bool:
-    """Whether the kernel's output may lie in the memory of the map that it adds."""
-    return (
-        epilogue.residual
-        and plan.algorithm == "sparse_direct"
-        and stores_once(sparse_layout(plan, lanes))
-    )
+    """Whether the kernel's output may lie in the memory of the map that it adds.
+
+    It may where every output is stored once: what is stored twice is added twice.
+    """
+    if not epilogue.residual:
+        return False
+    if plan.algorithm == "sparse_direct":
+        return stores_once(sparse_layout(plan, lanes))
+    return plan.algorithm != "dense_direct" or not is_depthwise(plan.conv)
 
 
 def kernel_name(plan: LayerPlan, epilogue: Epilogue) -> str:

@@ -34,6 +34,7 @@ def emit_rows(
         k: the output channel.
     """
     width = panels.segment_tiles * written.step
+    once = epilogue.residual is not None  # the output may lie where what is added does
     start, x = segment.start * written.step, segment.index_in_row * width
     rest = written.width - (panels.segments - 1) * width
 
@@ -48,18 +49,18 @@ def emit_rows(
         if panels.cuts_rows:
             with T.If(tir.all(segment.first == 0, segment.stop == panels.segment_tiles)):
                 with T.Then():
-                    _emit_row(store, rest, panels.lanes)
+                    _emit_row(store, rest, panels.lanes, once)
                 with T.Else():
                     _emit_part(store, written, panels, segment)
         elif panels.segments == 1:
-            _emit_row(store, rest, panels.lanes)
+            _emit_row(store, rest, panels.lanes, once)
         else:
             with T.If(segment.index_in_row < panels.segments - 1):
                 with T.Then():
-                    _emit_row(store, width, panels.lanes)
+                    _emit_row(store, width, panels.lanes, once)
                 if rest:  # a last tile of one column has no window
                     with T.Else():
-                        _emit_row(store, rest, panels.lanes)
+                        _emit_row(store, rest, panels.lanes, once)
 
     with T.serial(0, written.step) as i:
         y = tvm_ir.bind(segment.tile_y * written.step + i)
@@ -70,14 +71,24 @@ def emit_rows(
                 write(i, y)
 
 
-def _emit_row(store: Any, width: int, lanes: int) -> None:
-    """Whole vectors, and one that ends with the row: it overlaps the one before."""
+def _emit_row(store: Any, width: int, lanes: int, once: bool) -> None:
+    """Whole vectors, and one that ends with the row: it overlaps the one before.
+
+    Where every number is to be stored ``once``, shorter vectors instead.
+    """
     while lanes > width:
         lanes //= 2
     with T.serial(0, width // lanes) as chunk:
         store(chunk * lanes, lanes)
-    if width % lanes:
-        store(width - lanes, lanes)
+    if not once:
+        if width % lanes:
+            store(width - lanes, lanes)
+        return
+    part = lanes // 2
+    while part:
+        if width // part % 2:
+            store(width // (2 * part) * (2 * part), part)
+        part //= 2
 
 
 def _emit_part(store: Any, written: OutputMap, panels: Panels, segment: Segment) -> None:

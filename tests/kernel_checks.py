@@ -1,7 +1,10 @@
 """What holds for every kernel: threads, what a run leaves behind, how far a bad number reaches."""
 
 import numpy as np
-from kernel_cases import in_new_thread, operands, run
+from kernel_cases import HOST, arguments, expected, in_new_thread, operands, run
+
+from tvm_sparsewino import _compat
+from tvm_sparsewino.schedules.build import adds_in_place, build_conv
 
 
 def check_threads(case):
@@ -42,3 +45,25 @@ def check_reach(case, bad, reached, everywhere=True):
     spoiled = np.isnan(out[reads])
     assert spoiled.all() if everywhere else spoiled.any()
     np.testing.assert_array_equal(out[~reads], clean[~reads])
+
+
+def over_what_is_added(case, values, threads=1):
+    """The output of a kernel that writes it over the map that it adds."""
+    packed, arrays = arguments(case, *values)
+    func = build_conv(case.plan, case.epilogue, packed.specs, case.lanes, case.registers)
+    name = func.attrs["global_symbol"]
+    func = _compat.in_memory_of(func, len(func.params) - 2)
+    kernel = _compat.build_module(func, HOST.tvm_target())[name]
+    tensors = [_compat.runtime_tensor(a) for a in arrays[:-1]]
+    in_new_thread(threads, lambda: kernel(*tensors))
+    return tensors[-1].numpy()
+
+
+def check_in_place(case):
+    """Bits are equal, not close: what is stored twice is added twice."""
+    assert adds_in_place(case.plan, case.epilogue, case.lanes)
+    values = operands(case)
+    y, bound = expected(case, *values)
+    beside = run(case, *values)
+    assert (abs(beside - y) <= bound).all()
+    np.testing.assert_array_equal(over_what_is_added(case, values), beside)

@@ -16,7 +16,7 @@ from kernel_cases import (
     operands,
     run,
 )
-from kernel_checks import check_reach, check_scratch, check_threads
+from kernel_checks import check_in_place, check_reach, check_scratch, check_threads
 
 from tvm_sparsewino.config import Epilogue
 from tvm_sparsewino.errors import ShapeError
@@ -170,3 +170,18 @@ def test_a_shape_without_a_kernel_is_refused():
 
 def test_kernel_names_tell_what_they_compute():
     assert kernel_name(direct(conv(5, 9)).plan, PLAIN) == "dense_direct_3x3_c3k4_n1h5w9"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        direct(conv(7, 7, k=7), lanes=8, panel_vectors=3),
+        direct(conv(6, 16, n=2), lanes=8, panel_vectors=3),  # vectors that do not cross rows
+        direct(conv(14, 14, r=1, padding=NONE, c=9, k=7), lanes=8, panel_vectors=9),
+        direct(conv(13, 11, stride=2, k=5), lanes=8, panel_vectors=2, k_block=3, channel_block=0),
+        direct(conv(5, 5, c=6, k=6, groups=3), panel_vectors=2, rows_at_once=2),
+    ],
+    ids=str,
+)
+def test_an_output_over_what_is_added(case):
+    check_in_place(dataclasses.replace(case, epilogue=Epilogue(True, True, "relu")))

@@ -162,3 +162,19 @@ def test_of_a_tensor_that_holds_more_than_the_operand_the_operand_counts():
     for kernel in convs:
         assert 4 * 9 * 31 * 31 <= kernel.moved < 4 * 10 * 31 * 31  # and weights
     assert pool.moved == 4 * 8 * (31 * 31 + 1)
+
+
+def test_what_is_added_in_place_is_read_as_well():
+    weight = np.zeros((4, 4, 1, 1), np.float32)
+    weight[0, 0] = 1
+
+    def build(b, x):
+        y = conv(b, x, weight, padding=0, name="c1")
+        once = conv(b, y, weight, padding=0, name="c2")
+        y = b.emit(relax.op.add(conv(b, once, weight, padding=0, name="c3"), y))
+        return b.emit(relax.op.nn.max_pool2d(y, (31, 31)))
+
+    added = driver.compile(module(build, (1, 4, 31, 31)), "llvm", num_threads=1)
+    first, _, third, _ = profile_network(added, 2).kernels
+    assert (first.plan.name, third.plan.name) == ("c1", "c3") and "_in_place" in third.kernel
+    assert [k.moved // (4 * 4 * 31 * 31) for k in (first, third)] == [2, 3]  # and few weights

@@ -4,18 +4,16 @@ Bits are equal, not close: whatever is stored twice is added twice.
 """
 
 import functools
-import threading
 
 import numpy as np
 import pytest
-from kernel_cases import HOST, SPARSE_DIRECT, Case, arguments, conv, expected, operands, run
+from kernel_cases import SPARSE_DIRECT, Case, conv, operands
+from kernel_checks import check_in_place, over_what_is_added
 
-from tvm_sparsewino import _compat
 from tvm_sparsewino.config import Epilogue
 from tvm_sparsewino.geometry_sparse import register_tile, sparse_layout
-from tvm_sparsewino.schedules.build import adds_in_place, build_conv
+from tvm_sparsewino.schedules.build import adds_in_place
 from tvm_sparsewino.schedules.sparse_store import stores_once
-from tvm_sparsewino.thread_pool import use_threads
 
 ADDED = Epilogue(True, True, "relu")
 sparse = functools.partial(
@@ -43,32 +41,16 @@ CASES = [
 ]
 
 
-def over_what_is_added(case, threads=1):
-    """The output of the kernel whose residual and output are one tensor."""
-    packed, arrays = arguments(case, *operands(case))
-    func = build_conv(case.plan, case.epilogue, packed.specs, case.lanes, case.registers)
-    name = func.attrs["global_symbol"]
-    func = _compat.in_memory_of(func, len(func.params) - 2)
-    kernel = _compat.build_module(func, HOST.tvm_target())[name]
-    tensors = [_compat.runtime_tensor(a) for a in arrays[:-1]]
-    worker = threading.Thread(target=lambda: (use_threads(threads), kernel(*tensors)))
-    worker.start()
-    worker.join()
-    return tensors[-1].numpy()
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_an_output_over_what_is_added(case):
-    assert adds_in_place(case.plan, case.epilogue, case.lanes)
-    beside, over = run(case, *operands(case)), over_what_is_added(case)
-    y, bound = expected(case, *operands(case))
-    assert (abs(beside - y) <= bound).all()
-    np.testing.assert_array_equal(over, beside)
+    check_in_place(case)
 
 
 def test_the_same_on_two_threads():
     case = CASES[3]
-    np.testing.assert_array_equal(over_what_is_added(case, 2), over_what_is_added(case))
+    values = operands(case)
+    one, two = (over_what_is_added(case, values, threads) for threads in (1, 2))
+    np.testing.assert_array_equal(one, two)
 
 
 def test_the_cases_are_of_every_kind():
@@ -89,7 +71,7 @@ def test_the_cases_are_of_every_kind():
     [
         (conv(7, 7), ADDED, SPARSE_DIRECT),  # rows of several taps are stored twice
         (pointwise(7, 7), Epilogue(True), SPARSE_DIRECT),
-        (pointwise(7, 7), ADDED, "dense_direct"),
+        (conv(7, 7, c=4, k=4, groups=4), ADDED, "dense_direct"),  # depthwise
     ],
 )
 def test_other_kernels_do_not_claim_it(shape, epilogue, algorithm):

@@ -21,6 +21,8 @@ from .schedules.build import kernel_name
 _RUNTIME = "vm."
 # Functions with operands inside larger tensors end with the numbers and sizes of those operands.
 _PARTS = re.compile(r"_in((?:_[0-9]+x[0-9]+)+)$")
+# Functions that write over what they add have that in their names.
+_IN_PLACE = "_in_place_"
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,10 @@ class _Call:
         self.seconds: list[float] = []
         inside = _PARTS.search(kernel)
         sizes = dict(part.split("x") for part in inside[1].split("_")[1:]) if inside else {}
-        self.moved = sum(_bytes(t, sizes.get(str(i))) for i, t in enumerate(tensors))
+        moved = [_bytes(t, sizes.get(str(i))) for i, t in enumerate(tensors)]
+        self.moved = sum(moved)
+        if _IN_PLACE in f"{kernel}_":  # what is added is read where the output is written
+            self.moved += moved[-1]
         self.output = tuple(int(n) for n in tensors[-1].shape) if tensors else ()
 
 
