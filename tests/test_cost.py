@@ -238,6 +238,23 @@ def test_products_in_the_place_of_inputs_miss_l2_less():
     assert misses(sizes={"k_block": 128}) < misses()
 
 
+def test_wide_panels_of_large_tiles_turn_pages():
+    """12 vectors of F(6,3): a channel's 64 rows lie 3 KB apart, in 48 pages; 5 vectors in 20."""
+    shape = ConvShape(1, 64, 112, 112, 128, 3, P)
+
+    def turns(m, vectors):
+        blocking = Blocking(vectors, 128, 8, 1)
+        stages = quantities(shape, "sparse_winograd", m, 0.1, AVX2, blocking)
+        return [stage.page_turns for stage in stages]
+
+    first, middle, last = turns(6, 12)
+    assert first == pytest.approx(64 * 48 * 64 * (1 - 24 / 48))
+    assert last == 2 * first and middle == 0
+    assert turns(6, 5) == turns(4, 7) == [0, 0, 0]
+    best = predict(shape, "sparse_winograd", 6, 0.1, AVX2).blocking
+    assert (best.panel_vectors, best.rows_at_once) == (5, 2)
+
+
 def test_a_panel_left_over_is_shared_out():
     """Five panels for two threads: 2.5 of each stage but the inputs, of which each transforms 3."""
     shape = ConvShape(1, 128, 56, 56, 256, 3, P)

@@ -32,6 +32,10 @@ _SCATTERED = (0.85, 1.5)
 # What a row segment that a panel's end cuts costs each panel, in whole ones: loops that are not as
 # long as the last time, whose ends the core foresees wrongly.
 _CUT_SEGMENT = 3
+_PAGE_BYTES = 4096
+# Pages that the scratch of one channel may lie in before a first-level TLB of 64 loses some of them
+# to maps, staged rows and weights: with 24 the samples of F(6,3) are told apart best.
+_PAGES = 24
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Quantities:
     crowded_ops: float = 0.0
     segments: float = 0.0
     activation_lines: float = 0.0
+    page_turns: float = 0.0
     steps: float = 0.0
     slices: float = 0.0
     product_stores: float = 0.0
@@ -123,15 +128,18 @@ def quantities(
     segments = panels.total_rows
     if panels.cuts_rows:
         segments += 2 * _CUT_SEGMENT * (panels.count - 1)
+    turns = _page_turns(panels, blocking) * vectors
     first = Quantities(
         **{ops: shape.c * vectors * _input_ops(transform)},
         segments=shape.c * segments,
         activation_lines=inputs,
+        page_turns=shape.c * turns,
     )
     last = Quantities(
         **{ops: shape.k * vectors * _output_ops(transform)},
         segments=shape.k * segments,
         activation_lines=outputs,
+        page_turns=shape.k * turns,
     )
     if algorithm == "sparse_winograd":
         middle = _sparse_product(shape, panels, density, core, blocking, structure, split_k)
@@ -234,6 +242,16 @@ def _moved(
         "l2_misses": panels.count * spilled * lines * (shape.c * (1 + passes) + shape.k),
         "weight_lines": weight_lines * (1 if stay else panels.count),
     }
+
+
+def _page_turns(panels: Panels, blocking: Blocking) -> float:
+    """Rows of the scratch, of a channel and a vector, that meet a page which the TLB has lost.
+
+    A transform goes through all coordinates of a channel, vector by vector.
+    """
+    coordinates = panels.alpha**2
+    pages = coordinates * blocking.channel_block * panels.stride * FLOAT_BYTES / _PAGE_BYTES
+    return coordinates * max(0.0, 1 - _PAGES / max(pages, 1))
 
 
 def lines_beyond(data_bytes: float, cache_bytes: int) -> float:
