@@ -53,7 +53,7 @@ class Prices:
     steps: float = 1.04
     slices: float = 2.0
     product_stores: float = 2.1
-    l1_misses: float = 1.5
+    l1_misses: float = 1.3
     l2_misses: float = 1.5
     weight_lines: float = 6.0
     launches: float = 10_000.0
