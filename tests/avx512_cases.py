@@ -63,6 +63,16 @@ CASES = [
     # Blocks of output channels in parallel.
     sparse(conv(9, 11, c=13, k=21), rows_at_once=2, k_block=8, split_k=True),
     dense(conv(9, 11, c=5, k=7, n=3), panel_vectors=1, k_block=3, rows_at_once=4, split_k=True),
+    # Whole panels, and blocks of one that is left over.
+    sparse(
+        conv(20, 35, c=5, k=7),
+        4,
+        rows_at_once=2,
+        panel_vectors=1,
+        k_block=4,
+        split_k=True,
+        sharers=2,
+    ),
     # Dense coefficients: every tile; rows that fill the registers, and few; a cut panel.
     dense(conv(1, 1), 4, rows_at_once=8),
     dense(conv(5, 67, c=4, k=5), 2, panel_vectors=1, rows_at_once=2),

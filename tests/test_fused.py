@@ -5,10 +5,12 @@ import threading
 
 import numpy as np
 import pytest
+from kernel_cases import Case, check, conv
 
 from tvm_sparsewino import _compat
 from tvm_sparsewino.config import ConvShape, Epilogue, LayerPlan
 from tvm_sparsewino.cook_toom import cook_toom
+from tvm_sparsewino.geometry import make_panels
 from tvm_sparsewino.packing import pack
 from tvm_sparsewino.reference import winograd_conv2d
 from tvm_sparsewino.schedules.build import build_conv
@@ -117,3 +119,13 @@ def test_split_is_the_reference(name):
     exact = winograd_conv2d(x, u, cook_toom(plan.m, s.r), bias, s.padding, s.groups)
     exact = np.maximum(exact + residual, 0)
     assert abs(kernel(plan)() - exact).max() < 1e-5 * exact.max()
+
+
+@pytest.mark.parametrize("structure", ["rows2", "rows4", "balanced", "kernel"])
+def test_structures_of_zeros_share_out_panels(structure):
+    """Five panels for two threads, three blocks of output channels, the last one smaller."""
+    rows = 4 if structure == "rows4" else 2
+    shape, sizes = conv(23, 19, c=8, k=20), {"panel_vectors": 3, "k_block": 8, "lanes": 8}
+    case = Case(shape, 2, rows_at_once=rows, structure=structure, split_k=True, sharers=2, **sizes)
+    assert make_panels(shape, 2, 8, 3).count == 5
+    check(case)
