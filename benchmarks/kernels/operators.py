@@ -5,8 +5,8 @@
 Each operator is compiled as a network of its own, with shapes that ResNet, VGG, MobileNet, U-Net,
 DenseNet, SqueezeNet, FFDNet and super-resolution have, checked against PyTorch, and timed on one
 thread (CPU time, least of many). The floor is what a copy of as many bytes as the operator reads
-and writes takes in the same process. Sigmoid and the like, and LRN with two square roots and a
-division per number, have a floor of arithmetic beside it: ten cycles per vector, 20 operations.
+and writes takes in the same process. Sigmoid and the like, and LRN with its power, have a floor of
+arithmetic beside it: ten cycles per vector, 20 operations.
 """
 
 from __future__ import annotations
