@@ -20,6 +20,7 @@ winograd = functools.partial(Case, lanes=8, epilogue=Epilogue(True, True, "relu"
         winograd(conv(5, 1), algorithm=DENSE, density=1.0),
         winograd(conv(9, 45), m=4, panel_vectors=1),  # several segments a row
         winograd(conv(13, 27, k=9), m=4, k_block=4, split_k=True),
+        winograd(conv(13, 27, k=9), m=4, k_block=4, split_k=True, sharers=2),
         winograd(conv(28, 28, n=2), m=4, panel_vectors=5, algorithm=DENSE, density=1.0),
     ],
     ids=str,
