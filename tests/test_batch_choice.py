@@ -214,12 +214,16 @@ def test_many_callers_get_their_own_answers(two):
 def test_an_error_in_a_piece_reaches_the_caller(two, monkeypatch):
     given = [x.numpy() for x in inputs(ROWS)]
     want = on_a_new_thread(lambda: two(*given))
-    fails, seen = iter([False, True]), set()
+    fails, both, seen = iter([False, True]), threading.Barrier(2), set()
 
     def broken(original):
         def call(tensors, function):
             seen.add(threading.get_ident())
-            if next(fails, False):
+            fail = next(fails, None)
+            if fail is not None:
+                # The second piece goes to the other thread, however late it wakes up.
+                both.wait(timeout=60)
+            if fail:
                 raise RuntimeError("broken piece")
             return original(tensors, function)
 
