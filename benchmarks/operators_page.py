@@ -23,7 +23,6 @@ REASONS: Mapping[str, str] = {
     "does not count",
     "depthwise": "one multiply-add per load: nothing is reused but between taps",
     "sparse_linear": "one row: each nonzero loads its own input, one by one",
-    "avg_pool3d": "two square roots and a division per number take longer than its bytes",
     "response_norm": "some twenty operations a number take longer than its bytes",
     "softmax": "exponentials, 20 operations a number, take longer than its bytes",
     "max_pool": "its input comes from the last cache, row by row",

@@ -7,21 +7,17 @@ written back, instead of one read, another read because it is written to, and th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import tvm
 from tvm import relax
 from tvm.ir import GlobalVar, IRModule
 
 from .._compat import in_memory_of
-from .bindings import is_graph
-from .concat_in_place import called, prim_func
-from .ops import is_call_to
+from .allocations import Allocations, find_allocations, prim_func, rewrite_blocks
 
 # Attribute of a function that adds its last operand but one to its last, the output, and stores
 # every number once, after it has read the one that it adds to it.
 ADDS = "sparsewino.adds_in_place"
-_ALLOC = "relax.builtin.alloc_tensor"
 
 
 @tvm.transform.module_pass(opt_level=0, name="AddInPlace")
@@ -40,59 +36,17 @@ class AddInPlace:
 
     def transform_module(self, mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
         """Apply the pass to every function of ``mod`` that is one block of bindings."""
-        builder, before = relax.BlockBuilder(mod), called(mod)
-        for name, func in mod.functions.items():
-            if is_graph(func) and len(func.body.blocks) == 1:
-                uses = _uses(func, mod)
-                places = _places(func, mod, uses)
-                if places:
-                    builder.update_func(name, _rewritten(func, uses, places, builder))
-        result = builder.get()
-        for name in before - called(result):
-            del result[name]
-        return result
+
+        def rewrite(
+            func: relax.Function, builder: relax.BlockBuilder
+        ) -> list[relax.VarBinding] | None:
+            places = _places(func, mod, find_allocations(func, mod))
+            return _rewritten(func, places, builder) if places else None
+
+        return rewrite_blocks(mod, rewrite)
 
 
-@dataclass
-class _Uses:
-    """How a block uses tensors.
-
-    Attributes:
-        aliases: variable -> the variable of the allocation that it stands for.
-        allocated: variables that are allocated in the block.
-        stuck: of these, those that something else than a PrimFunc uses.
-        last: allocation -> number of the last binding that uses it.
-    """
-
-    aliases: dict[relax.Var, relax.Var] = field(default_factory=dict)
-    allocated: set[relax.Var] = field(default_factory=set)
-    stuck: set[relax.Var] = field(default_factory=set)
-    last: dict[relax.Var, int] = field(default_factory=dict)
-
-    def origin(self, expr: relax.Expr) -> relax.Expr:
-        """``expr``, or the allocation that it stands for."""
-        return self.aliases.get(expr, expr) if isinstance(expr, relax.Var) else expr
-
-
-def _uses(func: relax.Function, mod: IRModule) -> _Uses:
-    uses = _Uses(stuck=set(relax.analysis.used_vars(func.body.body)))
-    for number, binding in enumerate(func.body.blocks[0].bindings):
-        value = binding.value
-        if isinstance(value, relax.Var):
-            uses.aliases[binding.var] = uses.origin(value)
-            continue
-        if is_call_to(value, _ALLOC):
-            uses.allocated.add(binding.var)
-        whole = value.args if prim_func(value, mod) is not None else ()
-        plain = {arg for arg in whole if isinstance(arg, relax.Var)}
-        nested = [arg for arg in whole if not isinstance(arg, relax.Var)] if whole else [value]
-        uses.stuck.update(var for expr in nested for var in relax.analysis.used_vars(expr))
-        uses.last.update((uses.origin(var), number) for var in plain)
-    uses.stuck = {uses.origin(var) for var in uses.stuck}
-    return uses
-
-
-def _places(func: relax.Function, mod: IRModule, uses: _Uses) -> dict[relax.Var, relax.Var]:
+def _places(func: relax.Function, mod: IRModule, uses: Allocations) -> dict[relax.Var, relax.Var]:
     """Allocations of outputs that are not needed -> the allocation that each one lies in."""
     places: dict[relax.Var, relax.Var] = {}
     for number, binding in enumerate(func.body.blocks[0].bindings):
@@ -101,7 +55,7 @@ def _places(func: relax.Function, mod: IRModule, uses: _Uses) -> dict[relax.Var,
             continue
         args = [uses.origin(arg) for arg in binding.value.args]
         *others, added, output = (places.get(arg, arg) for arg in args)
-        free = {added, output} <= uses.allocated - uses.stuck and added not in {*others, output}
+        free = uses.can_move(added) and uses.can_move(output) and added not in {*others, output}
         if free and uses.last[added] == number:
             places[output] = added
             uses.last[added] = uses.last[output]
@@ -109,11 +63,8 @@ def _places(func: relax.Function, mod: IRModule, uses: _Uses) -> dict[relax.Var,
 
 
 def _rewritten(
-    func: relax.Function,
-    uses: _Uses,
-    places: Mapping[relax.Var, relax.Var],
-    builder: relax.BlockBuilder,
-) -> relax.Function:
+    func: relax.Function, places: Mapping[relax.Var, relax.Var], builder: relax.BlockBuilder
+) -> list[relax.VarBinding]:
     variants: dict[GlobalVar, GlobalVar] = {}
     kept = []
     for binding in func.body.blocks[0].bindings:
@@ -132,5 +83,4 @@ def _rewritten(
             )
             value = builder.normalize(value)
         kept.append(relax.VarBinding(binding.var, value))
-    body = relax.SeqExpr([relax.BindingBlock(kept)], func.body.body)
-    return relax.Function(func.params, body, func.ret_ty, func.is_pure, func.attrs)
+    return kept

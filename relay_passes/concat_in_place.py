@@ -10,15 +10,14 @@ import tvm
 from tvm import relax
 from tvm.ir import GlobalVar, IRModule
 
-from .._compat import tir, with_slices
+from .._compat import with_slices
 from ..errors import ShapeError
-from .bindings import is_graph
+from .allocations import Allocations, find_allocations, prim_func, rewrite_blocks
 from .operators import OPAQUE
 from .ops import is_call_to, static_shape
 
 # Attribute of a function that joins its first operands into its last, one after the other.
 JOINS = "sparsewino.joins"
-_ALLOC = "relax.builtin.alloc_tensor"
 
 
 def legalize_concat(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -82,16 +81,14 @@ class ConcatInPlace:
 
     def transform_module(self, mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
         """Apply the pass to every function of ``mod`` that is one block of bindings."""
-        builder, before = relax.BlockBuilder(mod), called(mod)
-        for name, func in mod.functions.items():
-            if is_graph(func) and len(func.body.blocks) == 1:
-                moves = _find_moves(func, mod)
-                if moves.gone:
-                    builder.update_func(name, _moved(func, moves, builder))
-        result = builder.get()
-        for name in before - called(result):
-            del result[name]
-        return result
+
+        def rewrite(
+            func: relax.Function, builder: relax.BlockBuilder
+        ) -> list[relax.VarBinding] | None:
+            moves = _find_moves(func, mod)
+            return _moved(func, moves, builder) if moves.gone else None
+
+        return rewrite_blocks(mod, rewrite)
 
 
 @dataclass
@@ -99,26 +96,18 @@ class _Moves:
     """What is found in a block.
 
     Attributes:
-        aliases: variable -> the variable of the allocation that it stands for.
-        allocated: variable -> number of the binding that allocates it.
-        stuck: variables that must stay tensors of their own.
+        uses: how it uses tensors.
         places: part -> the tensor that it lies in, and its first element there.
         gone: concatenations that need not be computed, by number of the binding.
     """
 
-    aliases: dict[relax.Var, relax.Var] = field(default_factory=dict)
-    allocated: dict[relax.Var, int] = field(default_factory=dict)
-    stuck: set[relax.Var] = field(default_factory=set)
+    uses: Allocations
     places: dict[relax.Var, tuple[relax.Var, int]] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
 
-    def origin(self, expr: relax.Expr) -> relax.Expr:
-        """``expr``, or the allocation that it stands for."""
-        return self.aliases.get(expr, expr) if isinstance(expr, relax.Var) else expr
-
     def join(self, number: int, call: relax.Call) -> None:
         """Place the parts that the concatenation ``call``, binding ``number``, joins."""
-        *parts, result = (self.origin(arg) for arg in call.args)
+        *parts, result = (self.uses.origin(arg) for arg in call.args)
         distinct = len({*parts, result}) == len(call.args)
         if not distinct or not all(map(self._can_move, parts)):
             return
@@ -129,64 +118,44 @@ class _Moves:
         self.gone.add(number)
 
     def _can_move(self, part: relax.Expr) -> bool:
-        return part in self.allocated and part not in self.stuck and part not in self.places
+        return self.uses.can_move(part) and part not in self.places
 
 
 def _find_moves(func: relax.Function, mod: IRModule) -> _Moves:
     """Which parts move where; concatenations from the last to the first, outer before inner."""
-    moves = _Moves(stuck=set(relax.analysis.used_vars(func.body.body)))
-    joins = []
-    for number, binding in enumerate(func.body.blocks[0].bindings):
-        value = binding.value
-        if isinstance(value, relax.Var):
-            moves.aliases[binding.var] = moves.origin(value)
-        elif is_call_to(value, _ALLOC):
-            moves.allocated[binding.var] = number
-        elif (called := prim_func(value, mod)) is not None:
-            nested = [arg for arg in value.args if not isinstance(arg, relax.Var)]
-            moves.stuck.update(v for arg in nested for v in relax.analysis.used_vars(arg))
-            if called.attrs and called.attrs.get(JOINS):
-                joins.append((number, value))
-        else:
-            moves.stuck.update(relax.analysis.used_vars(value))
-    moves.stuck = {moves.origin(var) for var in moves.stuck}
-    for number, call in reversed(joins):
-        moves.join(number, call)
+    moves = _Moves(find_allocations(func, mod))
+    for number, binding in reversed(list(enumerate(func.body.blocks[0].bindings))):
+        kernel = prim_func(binding.value, mod)
+        if kernel is not None and kernel.attrs and kernel.attrs.get(JOINS):
+            moves.join(number, binding.value)
     return moves
 
 
-def prim_func(value: relax.Expr, mod: IRModule) -> tir.PrimFunc | None:
-    """The function that ``value`` calls, if it is a PrimFunc."""
-    if not (isinstance(value, relax.Call) and isinstance(value.op, GlobalVar)):
-        return None
-    called = mod[value.op]
-    return called if isinstance(called, tir.PrimFunc) else None
-
-
-def _moved(func: relax.Function, moves: _Moves, builder: relax.BlockBuilder) -> relax.Function:
-    """``func`` with all moves done; a whole is allocated where the first of its parts was."""
+def _moved(
+    func: relax.Function, moves: _Moves, builder: relax.BlockBuilder
+) -> list[relax.VarBinding]:
+    """The bindings with all moves done; a whole is allocated where the first of its parts was."""
     bindings = func.body.blocks[0].bindings
-    first = {whole: moves.allocated[whole] for whole, _ in moves.places.values()}
+    first = {whole: moves.uses.allocated[whole] for whole, _ in moves.places.values()}
     for part, (whole, _) in moves.places.items():
-        first[whole] = min(first[whole], moves.allocated[part])
+        first[whole] = min(first[whole], moves.uses.allocated[part])
     wholes = {number: [] for number in first.values()}
     for whole, number in first.items():
-        wholes[number].append(bindings[moves.allocated[whole]])
+        wholes[number].append(bindings[moves.uses.allocated[whole]])
     variants: dict[tuple[GlobalVar, tuple[int, ...]], GlobalVar] = {}
     kept = []
     for number, binding in enumerate(bindings):
         kept += wholes.get(number, [])
-        where = moves.origin(binding.var)
+        where = moves.uses.origin(binding.var)
         if number in moves.gone or where in moves.places or binding.var in first:
             continue
         value = binding.value
         if isinstance(value, relax.Call) and any(
-            moves.origin(a) in moves.places for a in value.args
+            moves.uses.origin(a) in moves.places for a in value.args
         ):
             value = builder.normalize(_call_in_place(value, moves, builder, variants))
         kept.append(relax.VarBinding(binding.var, value))
-    body = relax.SeqExpr([relax.BindingBlock(kept)], func.body.body)
-    return relax.Function(func.params, body, func.ret_ty, func.is_pure, func.attrs)
+    return kept
 
 
 def _call_in_place(
@@ -197,9 +166,9 @@ def _call_in_place(
 ) -> relax.Call:
     args, starts, sizes = list(call.args), {}, []
     for position, arg in enumerate(call.args):
-        if moves.origin(arg) in moves.places:
-            args[position], starts[position] = moves.places[moves.origin(arg)]
-            sizes.append(f"{position}x{math.prod(static_shape(moves.origin(arg), 'part'))}")
+        if moves.uses.origin(arg) in moves.places:
+            args[position], starts[position] = moves.places[moves.uses.origin(arg)]
+            sizes.append(f"{position}x{math.prod(static_shape(moves.uses.origin(arg), 'part'))}")
     key = call.op, tuple(starts)
     if key not in variants:
         # The name tells profiles how much of the larger tensors the function touches.
@@ -207,17 +176,3 @@ def _call_in_place(
         variants[key] = builder.add_func(with_slices(builder.get()[call.op], tuple(starts)), name)
     numbers = [relax.prim_value(start) for start in starts.values()]
     return relax.Call(variants[key], [*args, *numbers], call.attrs, call.ty_args)
-
-
-def called(mod: IRModule) -> set[GlobalVar]:
-    """Every PrimFunc that a network of ``mod`` calls."""
-    found = set()
-
-    def visit(expr: relax.Expr) -> None:
-        if isinstance(expr, GlobalVar) and isinstance(mod[expr], tir.PrimFunc):
-            found.add(expr)
-
-    for func in mod.functions.values():
-        if is_graph(func):
-            relax.analysis.post_order_visit(func, visit)
-    return found
