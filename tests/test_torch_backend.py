@@ -1,6 +1,5 @@
 """torch.compile(model, backend="sparsewino"): right, for inference, and honest about the rest."""
 
-import re
 import threading
 
 import numpy as np
@@ -258,10 +257,3 @@ def test_several_threads_share_one_graph(compiled):
     for thread in threads:
         thread.join()
     assert (wrong, len(compiled)) == ([], 1)
-
-
-def test_the_alignment_is_the_compilers():
-    from tvm_sparsewino import exchange
-
-    assert dynamo.ALIGNMENT == exchange.ALIGNMENT
-    assert re.fullmatch(r"\d+", str(dynamo.ALIGNMENT))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from .config import LayerPlan
 from .config_linear import AnyPlan
-from .cost_quantities import FLOAT_BYTES, lines_beyond
+from .cost_quantities import lines_beyond
+from .geometry import FLOAT_BYTES, ceil_div
 
 # Cycles that a call takes besides its layers: the virtual machine, and copying rows in and out.
 _CALL = 50_000
@@ -78,7 +79,7 @@ class Pieces:
         """Batch sizes, largest first, whose sum is at least ``rows``: the rows that are too many
         are part of a call that is faster with them than the calls without.
         """
-        count = max(0, -(-(rows - len(self._best) + 1) // self._bulk))
+        count = max(0, ceil_div(rows - len(self._best) + 1, self._bulk))
         pieces, left = [self._bulk] * count, rows - count * self._bulk
         while left > 0:
             pieces.append(self._best[left][2])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# Compiled code loads whole vectors from the first byte of a tensor on.
+# Bytes. Compiled code loads and stores whole vectors from the first byte of a tensor on.
 ALIGNMENT = 64
 
 # The packed function that gives a constant by its number, which files bring along.

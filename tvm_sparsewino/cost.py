@@ -2,7 +2,7 @@
 
 The model counts what each stage does (vector operations of the transforms, cycles in which the
 product's ports are busy, rows, cache lines that move between levels) and multiplies by the prices
-in :mod:`tvm_sparsewino.cost_prices`. Nothing here is fitted. What matters is that the model ranks
+in :mod:`tvm_sparsewino.cost_prices`, the only fitted figures. What matters is that the model ranks
 choices as measurements do; ``benchmarks/planner_report.py`` reports how far it is from that.
 """
 
@@ -16,8 +16,8 @@ from itertools import product
 from .config import ConvShape
 from .cook_toom import cook_toom
 from .cost_prices import PRICES, Prices
-from .cost_quantities import AVX2, FLOAT_BYTES, Blocking, Core, lines_beyond, quantities
-from .geometry import Panels, ceil_div, make_panels
+from .cost_quantities import AVX2, Blocking, Core, lines_beyond, quantities
+from .geometry import FLOAT_BYTES, Panels, ceil_div, make_panels
 from .geometry_tasks import share_out
 from .structure import shared_rows
 
@@ -138,11 +138,11 @@ def price(
     return Cost(*cycles, int(flops), blocking, split_k, sharers)
 
 
-def saved_by_pool(shape: ConvShape, core: Core, prices: Prices = PRICES) -> float:
+def saved_by_pool(shape: ConvShape, core: Core) -> float:
     """Cycles that a kernel does without when it writes the pooled map: a quarter of the lines."""
     whole = FLOAT_BYTES * shape.n * shape.k * shape.oh * shape.ow
     lines = lines_beyond(whole, core.l2_bytes) - lines_beyond(whole // 4, core.l2_bytes)
-    return prices.activation_lines * lines / core.threads
+    return PRICES.activation_lines * lines / core.threads
 
 
 def _shares(

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .config import ConvShape, LayerPlan
-from .cost_quantities import Blocking, Core
+from .cost_quantities import LOADS_PER_CYCLE, Blocking, Core
 from .geometry import ceil_div
 from .geometry_depthwise import DepthwiseLayout, depthwise_layout, register_rows
 
 PLANE_FLOATS = 6 * 1024  # of a task's planes, which stay in L1
 MANY_FLOATS = 512  # of planes that are copied together: what is stored is not loaded at once
-LOADS_PER_CYCLE = 2.0
 SPLIT = 1.25  # a quarter of the loads meets two cache lines
 COPY_CYCLES = 1.3  # per vector copied
 SHUFFLE_CYCLES = 2.2  # per vector copied with a horizontal stride

@@ -11,15 +11,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from .config import ConvShape, LayerPlan
-from .cost import Blocking, Core, Cost
+from .cost import Cost
 from .cost_depthwise import depthwise_blockings, depthwise_cycles
-from .geometry import CACHE_LINE, ceil_div, check_shape, register_tiles, round_up
+from .cost_quantities import FMA_LATENCY, LOADS_PER_CYCLE, Blocking, Core
+from .geometry import CACHE_LINE, FLOAT_BYTES, ceil_div, check_shape, register_tiles, round_up
 from .geometry_depthwise import is_depthwise
 from .geometry_direct import DirectLayout, direct_layout
 
-FLOAT_BYTES = 4
-FMA_LATENCY = 4.0
-LOADS_PER_CYCLE = 2.0
 L1_SHARE = 0.7  # of L1 that holds a tile's inputs; the rest is passed by weights and sums
 # Cycles per line that a step reads from L2; plain rows are long enough to be prefetched.
 MISSED_LINE = {"shifted": 1.4, "plain": 0.5, "tiled": 0.5}

@@ -10,13 +10,8 @@ from __future__ import annotations
 import math
 
 from .config_linear import LinearShape
-from .geometry import ceil_div
-from .geometry_linear import (
-    FLOAT_BYTES,
-    dense_cycles,
-    dense_linear_layout,
-    sparse_linear_layout,
-)
+from .geometry import FLOAT_BYTES, ceil_div
+from .geometry_linear import dense_cycles, dense_linear_layout, sparse_linear_layout
 
 INDEX_BYTES = 2
 # Weights beyond this size come from memory in every call, smaller ones from the last cache.

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Prices:
-    """Cycles per unit of each quantity that :func:`tvm_sparsewino.cost.quantities` counts.
+    """Cycles per unit of each quantity that :func:`.cost_quantities.quantities` counts.
 
     Attributes:
         transform_ops: one vector operation of a transform (arithmetic, shuffle, load or store).

@@ -10,17 +10,18 @@ from dataclasses import asdict, dataclass, replace
 from .config import ConvShape
 from .cook_toom import CookToom, cook_toom
 from .cost_prices import Prices
-from .geometry import CACHE_LINE, Panels, ceil_div, make_panels
+from .geometry import CACHE_LINE, FLOAT_BYTES, Panels, ceil_div, make_panels
 from .row_slices import vector_parts
 from .structure import shared_rows
 
-FLOAT_BYTES = 4
 LINE_BYTES = CACHE_LINE * FLOAT_BYTES
+# Of every core that the models know: vector loads and multiply-adds begun in a cycle, and cycles
+# until a multiply-add's sum can be added to.
 LOADS_PER_CYCLE = 2.0
 FMAS_PER_CYCLE = 2.0
 FMA_LATENCY = 4.0
-# Rows whose values are one load.
-_ONE_LOAD = (2, 4)
+# Rows whose values come with one load.
+ONE_LOAD = (2, 4)
 # A load of an offset beside one of a vector: whole registers have a third port on the fitted core.
 _OFFSET_LOAD = 0.5
 # Slices whose multiply-adds are under way at a time: the reorder buffer looks beyond one.
@@ -168,7 +169,7 @@ def _sparse_product(
     # Accumulators of one slice are the independent chains; a few slices overlap in the core.
     latency = FMA_LATENCY / _SLICES_IN_FLIGHT / together
     parts = len(vector_parts(v, together, core.vector_registers)) if sharing > 1 else 1
-    splats = parts / (together if together in _ONE_LOAD else 1)
+    splats = parts / (together if together in ONE_LOAD else 1)
     loads = (v / sharing + _OFFSET_LOAD * parts / sharing + splats) / LOADS_PER_CYCLE
     step = max(loads, v / FMAS_PER_CYCLE, parts * latency)
     offsets = nonzeros / (panels.alpha**2 if structure == "kernel" else sharing)

@@ -15,8 +15,16 @@ from functools import lru_cache
 from math import ceil
 
 from .config import ConvShape, LayerPlan
-from .cost import Blocking, Core, Cost
-from .geometry import CACHE_LINE, ceil_div, check_shape
+from .cost import Cost
+from .cost_quantities import (
+    FMA_LATENCY,
+    FMAS_PER_CYCLE,
+    LOADS_PER_CYCLE,
+    ONE_LOAD,
+    Blocking,
+    Core,
+)
+from .geometry import CACHE_LINE, FLOAT_BYTES, ceil_div, check_shape
 from .geometry_sparse import (
     SparseLayout,
     Tile,
@@ -26,17 +34,12 @@ from .geometry_sparse import (
     thinned,
 )
 
-FLOAT_BYTES = 4
-FMA_LATENCY = 4.0
-FMAS_PER_CYCLE = 2.0
-LOADS_PER_CYCLE = 2.0
 L1_SHARE = 0.6  # of L1 that holds a tile's inputs; weights and sums pass through the rest
 RUN_SHARE, RUN_LINES = 0.8, 0.85  # the same of copied runs, and what a line of them costs from L2
 L2_SHARE = 1.0  # of L2 that holds what a panel reads, and its sums
 MOST_L2 = 4  # times L2: panels whose scratch is larger are not compared
 FAR_SUMS = 3.0  # how much dearer a vector of sums is beyond L2
 NOTICED, OVERSHOT = 4, 2.0  # lines after which the CPU fetches ahead, and how many
-ONE_LOAD = (2, 4)  # rows whose values are one load
 
 ROWS = (1, 2, 3, 4)
 PANEL_VECTORS = (7, 12, 14, 20, 28, 60, 120, 0)

@@ -8,10 +8,8 @@ import numpy as np
 
 from ._compat import from_dlpack
 from .artefact import TensorInfo
+from .constants import ALIGNMENT
 from .errors import ShapeError
-
-# Compiled code loads and stores whole vectors from the first byte of a tensor on.
-ALIGNMENT = 64
 
 
 def shared_tensor(info: TensorInfo, array: Any) -> Any:

@@ -16,6 +16,7 @@ from operator import index
 from .config import ConvShape, LayerPlan
 from .errors import ShapeError
 
+FLOAT_BYTES = 4  # of a float32
 CACHE_LINE = 16  # float32 per 64-byte line
 QUAD = 4  # float32 per 128-bit quarter: the unit of the transforms' loads
 SIDES = 4  # of a map: top, left, bottom, right

@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config_linear import LinearShape
-from .geometry import ceil_div
+from .geometry import FLOAT_BYTES, ceil_div
 
-FLOAT_BYTES = 4
 MAX_VECTORS = 8  # of output features in a block: one row then keeps both FMA units busy
 FMA_LATENCY = 4.0
 BLOCK_OVERHEAD = 40.0  # cycles around the inner loop of a register block

@@ -9,7 +9,8 @@ from .. import _compat as tvm_ir
 from .._compat import T
 from ..config import LayerPlan
 from ..cook_toom import cook_toom
-from ..geometry import kernel_layout
+from ..cost_quantities import FMAS_PER_CYCLE
+from ..geometry import FLOAT_BYTES, kernel_layout
 from ..packing import PackedWeights
 from ..schedules.blocks import Blocks
 from ..schedules.epilogue import EpilogueOperands
@@ -23,8 +24,6 @@ from ..timing import median_alternating
 from .kernels import EPILOGUE
 
 STAGES = ("input", "gemm", "output")
-_FLOAT_BYTES = 4
-_FMAS_PER_CYCLE = 2
 
 
 def stage_report(
@@ -51,7 +50,7 @@ def stage_report(
     kernels = {stage: stage_kernel(stage, plan, packed, target) for stage in STAGES}
     calls = {stage: (lambda f=kernel: f(*operands)) for stage, kernel in kernels.items()}
     times = {stage: min(t) for stage, t in median_alternating(calls, repeats, 3).items()}
-    floor = floors(plan, target, nonzeros, peak / (2 * _FMAS_PER_CYCLE * target.lanes))
+    floor = floors(plan, target, nonzeros, peak / (2 * FMAS_PER_CYCLE * target.lanes))
     work, moved = stage_flops(plan, target, nonzeros), stage_bytes(plan, packed, target)
     return {
         stage: {
@@ -137,9 +136,9 @@ def stage_bytes(plan: LayerPlan, packed: PackedWeights, target: CpuTarget) -> di
     """Bytes that every stage reads and writes once: maps, scratch, weights once per panel."""
     layout = kernel_layout(plan, target.lanes)
     shape, panels = plan.conv, layout.panels
-    tile = panels.alpha**2 * panels.stride * panels.count * _FLOAT_BYTES
-    inputs = shape.n * shape.c * shape.h * shape.w * _FLOAT_BYTES
-    outputs = shape.n * shape.k * shape.oh * shape.ow * _FLOAT_BYTES
+    tile = panels.alpha**2 * panels.stride * panels.count * FLOAT_BYTES
+    inputs = shape.n * shape.c * shape.h * shape.w * FLOAT_BYTES
+    outputs = shape.n * shape.k * shape.oh * shape.ow * FLOAT_BYTES
     return {
         "input": inputs + tile * shape.c,
         "gemm": tile * (shape.c + shape.k) + packed.nbytes * panels.count,

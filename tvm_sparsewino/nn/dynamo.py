@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..constants import ALIGNMENT
 from ..errors import ImportFailed, SparseWinoError
 from .export import exported_program
-
-ALIGNMENT = 64
 
 # Makes of a program something to call with its tensor inputs, which returns one DLPack tensor or
 # a tuple of them.

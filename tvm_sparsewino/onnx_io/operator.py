@@ -82,15 +82,14 @@ def attributes(
     r: int,
     padding: Sequence[int],
     groups: int,
-    points: Sequence[str] | None = None,
     relu: bool = False,
 ) -> dict[str, Any]:
-    """The attributes of a node, points canonical unless given."""
+    """The attributes of a node of our operator, at the canonical points of F(m, r)."""
     return {
         **({_RELU: 1} if relu else {}),
         "m": m,
         "r": r,
-        "points": list(points or points_to_text(canonical_points(m, r))),
+        "points": list(points_to_text(canonical_points(m, r))),
         "padding": [int(p) for p in padding],
         "groups": groups,
         "version": VERSION,
