@@ -15,6 +15,7 @@ from ..errors import in_context
 from ..schedules.target import CpuTarget
 from .bindings import Bindings, map_bindings, replaced
 from .ops import packed_conv2d
+from .packed_constant import packed_constant
 from .patterns import ConvChain, find_convs
 from .plans import as_cpu_target, plans_by_name
 from .sites import ConvSite, EpilogueMatch, check_fits, check_pool, packed_arrays
@@ -76,7 +77,7 @@ def _operator(plan: LayerPlan, site: ConvSite, match: EpilogueMatch, cpu: CpuTar
         operands.append(match.residual)
     return packed_conv2d(
         site.call.args[0],
-        [constant(array) for array in packed_arrays(site, plan, cpu)],
+        [packed_constant(array) for array in packed_arrays(site, plan, cpu)],
         operands,
         plan=plan,
         epilogue=match.epilogue,

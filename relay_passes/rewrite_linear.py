@@ -22,6 +22,7 @@ from .linear_sites import (
     packed_linear_arrays,
     plan_linear_site,
 )
+from .packed_constant import packed_constant
 from .plans import plans_by_name
 
 
@@ -84,7 +85,7 @@ def _operator(plan: LinearPlan, site: LinearSite, match: LinearMatch, cpu: CpuTa
     packed, bias = packed_linear_arrays(site, match, plan, cpu)
     return packed_linear(
         site.call.args[0],
-        [constant(array) for array in packed],
+        [packed_constant(array) for array in packed],
         None if bias is None else constant(bias),
         plan=plan,
         epilogue=match.epilogue,

@@ -19,7 +19,7 @@ SOURCES = {
 LAYERS = (
     (
         *("_version", "errors", "files", "memory", "timing", "host", "_compat", "_autoload"),
-        *("hot_loop", "constants"),
+        *("hot_loop", "constants", "aligned"),
     ),
     ("cook_toom", "tensor_file", "extras", "thread_pool"),
     (

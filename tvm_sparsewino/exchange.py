@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._compat import from_dlpack
+from .aligned import empty, is_aligned
 from .artefact import TensorInfo
 from .constants import ALIGNMENT
 from .errors import ShapeError
@@ -51,7 +52,7 @@ def any_tensor(info: TensorInfo, array: Any) -> Any:
             f"input {info.name!r}: expected {info}, got {array.dtype} {list(array.shape)}"
         )
     flags = array.flags
-    if flags.c_contiguous and flags.writeable and array.dtype.isnative and _is_aligned(array):
+    if flags.c_contiguous and flags.writeable and array.dtype.isnative and is_aligned(array):
         return from_dlpack(array)
     return _copied(info, array)
 
@@ -72,11 +73,7 @@ def aligned_empty(info: TensorInfo) -> np.ndarray:
 
     The batch must be a number, as :meth:`TensorInfo.of_batch` makes it.
     """
-    dtype = np.dtype(info.dtype)
-    size = int(np.prod(info.shape)) * dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(info.shape)
+    return empty(info.shape, info.dtype)
 
 
 def _exported(info: TensorInfo, array: Any) -> Any:
@@ -103,10 +100,6 @@ def _fault(tensor: Any) -> str:
     if tensor.data_ptr() % ALIGNMENT and 0 not in tensor.shape:
         return f"its memory does not start at a multiple of {ALIGNMENT} bytes"
     return ""
-
-
-def _is_aligned(array: np.ndarray) -> bool:
-    return array.__array_interface__["data"][0] % ALIGNMENT == 0
 
 
 def _copied(info: TensorInfo, array: np.ndarray) -> Any:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .aligned import zeros
 from .config import LayerPlan
 from .errors import ConfigError
 from .geometry import KernelLayout, kernel_layout
@@ -144,7 +145,7 @@ def _unpack_sparse(weight: np.ndarray, packed: PackedWeights, layout: KernelLayo
 
 
 def _pack_dense(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> tuple:
-    values = np.zeros(_dense_shape(weight, plan, layout), np.float32)
+    values = zeros(_dense_shape(weight, plan, layout), np.float32)
     rows, inputs = [], []
     for block in range(layout.k_blocks):
         for index, members in enumerate(row_slices(plan, layout, block)):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .aligned import zeros
 from .config import LayerPlan
 from .geometry_depthwise import is_depthwise
 from .geometry_direct import DirectLayout, direct_layout
@@ -29,7 +30,7 @@ def pack_direct(weight: np.ndarray, plan: LayerPlan, lanes: int) -> tuple[np.nda
     check_weights(weight, (shape.k, layout.channels, shape.r, shape.s))
     if is_depthwise(shape):
         return (weight.ravel(),)
-    values = np.zeros(layout.weights_size, np.float32)
+    values = zeros((layout.weights_size,), np.float32)
     for members, channels, part in _parts(values, layout):
         part[: len(members)] = weight[members][:, channels]
     return (values,)

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .aligned import zeros
 from .geometry_linear import DenseLinearLayout, SparseLinearLayout
 from .packing_rows import check_weights, join_slices, sort_rows
 
@@ -70,7 +71,7 @@ def pack_bias(bias: np.ndarray, layout: DenseLinearLayout | SparseLinearLayout) 
 
 def _pack_dense(weight: np.ndarray, layout: DenseLinearLayout) -> np.ndarray:
     c, width = layout.shape.c, layout.width
-    values = np.zeros((layout.blocks, c, width), np.float32)
+    values = zeros((layout.blocks, c, width), np.float32)
     for block, part in enumerate(values):
         rows = weight[block * width : (block + 1) * width]
         part[:, : len(rows)] = rows.T

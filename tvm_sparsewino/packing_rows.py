@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .aligned import joined
 from .errors import WeightsError
 
 
@@ -85,8 +86,8 @@ def join_slices(
     return (
         starts,
         np.concatenate(rows),
-        never_empty(np.concatenate(places)),
-        never_empty(np.concatenate(values)),
+        never_empty(joined(places)),
+        never_empty(joined(values)),
     )
 
 
@@ -98,7 +99,8 @@ def check_weights(weight: np.ndarray, shape: tuple[int, ...]) -> None:
     """
     if weight.shape != shape or weight.dtype != np.float32:
         raise WeightsError(f"weights must be float32 {shape}, got {weight.dtype} {weight.shape}")
-    if not np.isfinite(weight).all():
+    # A NaN is both least and greatest; unlike numpy.isfinite, neither makes an array.
+    if not np.isfinite([weight.min(), weight.max()]).all():
         raise WeightsError("weights hold NaN or infinity")
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from .aligned import joined
 from .config import LayerPlan
 from .geometry import KernelLayout
 from .packing_rows import join_slices, never_empty
@@ -45,8 +46,8 @@ def pack_balanced(weight: np.ndarray, plan: LayerPlan, layout: KernelLayout) -> 
     return (
         np.array([steps], np.int32),
         np.concatenate(rows),
-        never_empty(np.concatenate(offsets)),
-        never_empty(np.concatenate(values)),
+        never_empty(joined(offsets)),
+        never_empty(joined(values)),
     )
 
 

@@ -25,8 +25,8 @@ _MODULES = {
     ),
     "line": ("IS_SCHEDULED", "NOALIAS", "VERSION", "ScheduleError", "T", "tir"),
     "relax": (
-        *("constant", "constant_array", "constant_tensor", "module_text", "onnx_converters"),
-        *("tensor_dtype", "with_constants_replaced"),
+        *("constant", "constant_array", "constant_in_place", "constant_tensor", "module_text"),
+        *("onnx_converters", "tensor_dtype", "with_constants_replaced"),
     ),
     "running": (
         *("configure_thread_pool", "from_dlpack", "library_function", "load_module"),

@@ -9,6 +9,7 @@ import numpy as np
 import tvm
 
 from .building import runtime_tensor
+from .running import from_dlpack
 
 
 def module_text(mod: tvm.IRModule) -> str:
@@ -53,6 +54,13 @@ def constant_array(expr: Any) -> np.ndarray | None:
 def constant(array: np.ndarray) -> Any:
     """An array as a constant in Relax, of the same type."""
     return tvm.relax.const(runtime_tensor(array))
+
+
+def constant_in_place(array: np.ndarray) -> Any:
+    """A constant in Relax in the memory of ``array``, which is writable and C-contiguous, and which
+    nobody writes to from now on.
+    """
+    return tvm.relax.const(from_dlpack(array))
 
 
 def with_constants_replaced(
