@@ -179,7 +179,7 @@ def test_compiling_from_the_command_line(tmp_path, capsys):
     assert cli.main([*command, "--threads", "1", "--batch", "1,2"]) == 0
     text = capsys.readouterr().out
     for size in (1, 2):
-        assert f"1 of 1 convolutions run on our kernels, batch {size}\n" in text
+        assert f"1 of 1 layers run on our kernels, batch {size}\n" in text
     assert driver.load(tmp_path / "net.so", 1)(np.ones((3, 3, 6, 6), np.float32)).shape[0] == 3
     with pytest.raises(SystemExit):
         cli.main([*command, "--batch", "1,0"])

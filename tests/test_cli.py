@@ -105,7 +105,7 @@ def test_options_of_compile(folder, tmp_path, capsys):
     command = ["compile", folder / "net.pt2", "-o", tmp_path / "net.so", "--target", "llvm"]
     code, text, _ = run(capsys, *command, "--no-winograd-for-dense", "--max-tile", 2)
     assert code == 0
-    assert "2 of 2 convolutions run on our kernels" in text
+    assert "2 of 2 layers run on our kernels" in text
     assert driver.load(tmp_path / "net.so").target == "llvm"
 
 
@@ -142,7 +142,7 @@ def test_ffdnet_by_name(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(models, "load_ffdnet", small)
     command = ["compile", "ffdnet", "--size", "16x12", "-o", tmp_path / "net.so"]
     code, text, _ = run(capsys, *command)
-    assert (code, "3 of 3 convolutions" in text) == (0, True)
+    assert (code, "3 of 3 layers" in text) == (0, True)
     inputs = driver.load(tmp_path / "net.so").inputs
     assert [info.shape for info in inputs] == [(1, 3, 12, 16), (1,)]
     # With weights of a file; the real network's shapes do not fit this one.

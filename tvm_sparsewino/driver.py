@@ -1,10 +1,11 @@
-"""What users and the command line call: import, compile, run, save, load."""
+"""What users and the command line call: import, export, compile and tune networks; load them."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from .schedules.cpu_features import instruction_sets, missing_on_host
 from .schedules.target import CpuTarget
 from .signature import signature
 from .thread_pool import settled_threads
-from .tuner.measure import LocalMachine
+from .tuner.measure import LocalMachine, Machine
 from .tuner.network import Layer, layers_to_tune, tune_layers
 from .tuner.remote import remote_machine
 from .tuner.search import Found
@@ -56,19 +57,23 @@ __all__ = [
 ]
 
 
-# ONNX networks compute shapes from shapes, so one with an open batch is imported with two numbers
-# for it: what comes of both must be the same but for the number.
+# ONNX networks compute shapes from shapes. So a network with an open batch is imported with two
+# batch sizes, and the two modules must be equal except for the size.
 _TRIAL_BATCHES = (3, 5)
 
 
 def import_torch(model: Any, example: tuple[Any, ...], dynamic_shapes: Any = None) -> IRModule:
-    """A PyTorch model as an IRModule, in evaluation mode, parameters as constants.
+    """Import a PyTorch model in evaluation mode, with its parameters as constants.
 
     Args:
-        model: a ``torch.nn.Module``; it stays as it is.
-        example: the positional arguments to export it with; they fix all shapes that stay static.
-        dynamic_shapes: as for ``torch.export.export``; the first dimension of inputs may stay open,
-            as in ``({0: torch.export.Dim("batch")},)``. The example needs at least two rows then.
+        model: a ``torch.nn.Module``; it is not changed.
+        example: the positional arguments to export it with; they fix all static shapes.
+        dynamic_shapes: as for ``torch.export.export``. Only the first dimension of inputs may stay
+            open, as in ``({0: torch.export.Dim("batch")},)``; the example then needs at least two
+            rows.
+
+    Returns:
+        a module in Relax whose function is called "main".
 
     Raises:
         ImportFailed: the model cannot be exported, has an operator that TVM cannot import, or
@@ -81,10 +86,10 @@ def import_torch(model: Any, example: tuple[Any, ...], dynamic_shapes: Any = Non
 
 
 def import_exported(path: str | os.PathLike[str]) -> IRModule:
-    """The IRModule of a file that ``torch.export.save`` wrote (.pt2).
+    """Import a file that ``torch.export.save`` wrote (.pt2); as :func:`import_torch` otherwise.
 
     Raises:
-        ImportFailed: missing, not such a file, or as :func:`import_torch`.
+        ImportFailed: the file is missing or not such a file, or as :func:`import_torch`.
         MissingExtra: PyTorch is not installed.
     """
     program = read_exported(path)
@@ -93,10 +98,10 @@ def import_exported(path: str | os.PathLike[str]) -> IRModule:
 
 
 def read_exported(path: str | os.PathLike[str]) -> Any:
-    """The ``torch.export.ExportedProgram`` in a file that ``torch.export.save`` wrote (.pt2).
+    """Read the ``torch.export.ExportedProgram`` that ``torch.export.save`` wrote to a file (.pt2).
 
     Raises:
-        ImportFailed: missing, or not such a file.
+        ImportFailed: the file is missing or not such a file.
         MissingExtra: PyTorch is not installed.
     """
     torch = require("torch", "torch")
@@ -114,21 +119,23 @@ def read_exported(path: str | os.PathLike[str]) -> Any:
 def import_onnx(
     model: str | os.PathLike[str] | Any, shapes: Mapping[str, Sequence[int | str]] | None = None
 ) -> IRModule:
-    """An ONNX model as an IRModule, weights as constants.
+    """Import an ONNX model, with its weights as constants.
 
-    Winograd layers that :func:`export_onnx` wrote keep their meaning, in both of its forms; a
-    warning names those that another tool has changed. The file is data: nothing in it is executed.
+    Winograd layers that :func:`export_onnx` wrote, in either form, are recognised; a warning names
+    those that another tool has changed. The file is data: nothing in it is executed.
 
     Args:
-        model: a file, or an ``onnx.ModelProto``, which stays as it is.
+        model: a file, or an ``onnx.ModelProto``, which is not changed.
         shapes: input name -> shape, for inputs whose shapes the model leaves open. A first
-            dimension may stay open: it is the batch, and in a shape a name stands for it.
+            dimension may stay open; it is the batch, and a shape gives a name for it.
+
+    Returns:
+        a module in Relax whose function is called "main".
 
     Raises:
-        ImportFailed: missing, damaged, of a version that cannot be read, or with operators that
-            cannot be imported (all are named).
-        ShapeError: shapes that do not fit the model, or are missing, or a batch that cannot stay
-            open.
+        ImportFailed: the file is missing, damaged or of a version that cannot be read, or has
+            operators that cannot be imported (all are named).
+        ShapeError: shapes are missing or do not fit the model, or a batch cannot stay open.
         MissingExtra: onnx is not installed.
     """
     require("onnx", "onnx")
@@ -154,17 +161,17 @@ def export_onnx(
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
     opset: int | None = None,
 ) -> None:
-    """Write a PyTorch model to an ONNX file, in evaluation mode.
+    """Write a PyTorch model, in evaluation mode, to an ONNX file.
 
-    Each Winograd layer becomes one node ``tvm.sparsewino::WinogradConv2d``; the file defines it in
-    standard operators, so that other runtimes execute it, too. Above 2 GiB the weights go to a
-    second file, ``path`` + ".data".
+    Each Winograd layer becomes one node ``tvm.sparsewino::WinogradConv2d``. The file defines that
+    operator by standard operators, so that other runtimes can execute it. Above 2 GiB the weights
+    go to a second file, ``path`` + ".data".
 
     Args:
-        model: a ``torch.nn.Module``, which stays as it is, or a ``torch.export.ExportedProgram``.
+        model: a ``torch.nn.Module``, which is not changed, or a ``torch.export.ExportedProgram``.
         example: the positional arguments to export a module with; a program has its own.
         path: the file to write.
-        inline: put the standard operators in place of the nodes, for runtimes that reject
+        inline: write the standard operators instead of the nodes, for runtimes that reject
             functions, such as OpenVINO.
         dynamic: input name -> dimension -> symbol, for sizes that stay open, such as
             ``{"x": {0: "batch", 2: "height", 3: "width"}}``.
@@ -196,34 +203,34 @@ def compile(
 ) -> Executable:
     """Compile a network for a CPU.
 
-    With an open batch, there is one function for each of some batch sizes in what is compiled, and
-    a call with any number of rows is put together from those. A batch of a known size whose rows do
-    not depend on each other is compiled in the same way where that is predicted to be faster; the
-    description's ``choice`` says what was chosen.
+    With an open batch, one function is compiled for each of a few batch sizes, and a call with any
+    number of rows is put together from those. A batch of a known size whose rows do not depend on
+    each other is compiled in the same way if that is predicted to be faster;
+    ``description.choice`` of the result says what was chosen, and why.
 
     Args:
         mod: a module in Relax whose function "main" takes and returns tensors of static shapes; the
-            first dimension of inputs may be a symbol: a batch that stays open.
+            first dimension of inputs may be a symbol: an open batch.
         target: "native", "llvm" or "llvm -mcpu=NAME".
         config: options; the defaults if None.
         num_threads: threads that a call uses. None means TVM_NUM_THREADS, else OMP_NUM_THREADS,
             else all cores this process may use; fewer if TVM made a smaller pool before.
-        plan: one plan per convolution and linear layer of ``mod``, whose batch of a known size is
-            run at once, then; made here if None.
-        dump_dir: a folder that gets the module after every phase, made if missing.
-        records: a file that :func:`tune` wrote. Layers of which it has a measurement for these
-            kernels, this target and this number of threads get the plan that was fastest; the
-            plan's reason says so.
-        batches: batch sizes to make kernels for; the batch is open, then, even if ``mod`` has a
-            number for it (inputs that begin with the first input's number have the batch). If
-            None: 1, 4 and 16 where the batch is open.
+        plan: one plan per convolution and linear layer of ``mod``; made here if None. With a given
+            plan, a batch of a known size runs at once.
+        dump_dir: a folder that gets the module after every phase; made if missing.
+        records: a file that :func:`tune` wrote. A layer that was measured with these kernels, this
+            target and this number of threads gets the plan that was fastest; the plan's reason
+            says so.
+        batches: batch sizes to compile kernels for. They open the batch even if ``mod`` has a
+            number for it: it is the first dimension of the first input, and of the other inputs
+            whose first dimension is the same. If None: 1, 4 and 16 where the batch is open.
 
     Raises:
         TargetError: an unknown target.
-        ShapeError: another symbolic shape, or rows of an open batch that depend on each other;
-            names the layer, the input or the operator.
-        ConfigError: a plan that does not fit, both a plan and records, a bad number of threads, or
-            batch sizes that are not different positive numbers.
+        ShapeError: a symbolic shape that is no batch, or rows of an open batch that depend on each
+            other; names the layer, the input or the operator.
+        ConfigError: a plan that does not fit, a plan and records at once, a bad number of threads,
+            or batch sizes that are not distinct positive numbers.
         TuneError: the records cannot be read.
     """
     autoload()
@@ -274,17 +281,20 @@ def tune(
 
     Args:
         mod: as for :func:`compile`.
-        records: a file that gets one line per distinct convolution, as soon as it is measured; what
-            it holds already stays.
-        target: as for :func:`compile`; to be named for a remote machine.
+        records: a file that gets one line per distinct convolution, as soon as it is measured; its
+            earlier lines stay.
+        target: as for :func:`compile`; required for a remote machine.
         config: options that decide which plans are allowed; the defaults if None.
-        num_threads: as for :func:`compile`; to be named for a remote machine.
+        num_threads: as for :func:`compile`; required for a remote machine.
         budget: seconds for each distinct convolution.
         rpc_tracker: "HOST:PORT" of TVM's RPC tracker that lends the machine to measure on; this
             machine if None.
-        rpc_key: the key that the machine's server has registered with.
-        report: called after each convolution.
+        rpc_key: the key under which the machine's server is registered.
+        report: called after each convolution with the layer and what was found.
         batches: as for :func:`compile`; each size is tuned.
+
+    Returns:
+        the records that were added.
 
     Raises:
         TargetError: an unknown target, or one that this machine, measuring itself, cannot run.
@@ -300,21 +310,43 @@ def tune(
         raise ConfigError(f"budget must be a positive number of seconds, got {budget!r}")
     if Path(records).exists():
         read_records(records, kernel_version())  # refuse a damaged file before measuring for it
+    threads = _threads_of_machine(cpu, target, num_threads, rpc_tracker, rpc_key)
+    chosen = planned(mod, batches, partial(_plan, cpu, config), threads)
+    layers = layers_to_tune(chosen.network, cpu, config, chosen.threads)
+    with _machine(cpu, chosen.threads, rpc_tracker, rpc_key) as machine:
+        return tune_layers(layers, cpu, chosen.threads, machine, records, budget, report)
+
+
+def _threads_of_machine(
+    cpu: CpuTarget,
+    target: str | CpuTarget,
+    num_threads: int | None,
+    rpc_tracker: str | None,
+    rpc_key: str | None,
+) -> int:
+    """Threads to measure with, on a machine that can run code for ``cpu``.
+
+    Raises:
+        TargetError, ConfigError: as :func:`tune`.
+    """
     if rpc_tracker is None:
         threads = settled_threads(num_threads)
         missing = missing_on_host(instruction_sets(cpu.features()))
         if missing:
             raise TargetError(f"{cpu.text!r} needs {', '.join(missing)}, which this CPU lacks")
-        chosen = planned(mod, batches, partial(_plan, cpu, config), threads)
-        layers = layers_to_tune(chosen.network, cpu, config, chosen.threads)
-        machine = LocalMachine(cpu, chosen.threads)
-        return tune_layers(layers, cpu, chosen.threads, machine, records, budget, report)
+        return threads
     if not rpc_key or target == "native" or num_threads is None:
         raise ConfigError("a remote machine needs its key, its target and the number of threads")
-    chosen = planned(mod, batches, partial(_plan, cpu, config), num_threads)
-    layers = layers_to_tune(chosen.network, cpu, config, chosen.threads)
-    with remote_machine(rpc_tracker, rpc_key, cpu, chosen.threads) as machine:
-        return tune_layers(layers, cpu, chosen.threads, machine, records, budget, report)
+    return num_threads
+
+
+def _machine(
+    cpu: CpuTarget, threads: int, rpc_tracker: str | None, rpc_key: str | None
+) -> AbstractContextManager[Machine]:
+    """This machine, or the one that a tracker lends."""
+    if rpc_tracker is None:
+        return nullcontext(LocalMachine(cpu, threads))
+    return remote_machine(rpc_tracker, rpc_key, cpu, threads)
 
 
 def _plan(

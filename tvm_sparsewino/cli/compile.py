@@ -45,8 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     for batch, plan in exe.description.plans().items():
         of_batch = "" if batch is None else f", batch {batch}"
         print(
-            f"{arguments.output}: {_ours(plan)} of {len(plan)} convolutions run on our kernels"
-            f"{of_batch}"
+            f"{arguments.output}: {_ours(plan)} of {len(plan)} layers run on our kernels{of_batch}"
         )
     if arguments.records:
         used = sum("ms, the fastest of" in p.reason for p in exe.plan)
