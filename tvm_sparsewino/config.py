@@ -1,6 +1,6 @@
 """Every option users can set and every decision the planner takes, as frozen, checked dataclasses.
 
-All of them turn to and from plain JSON; ``VERSION`` is written with them and checked on reading.
+All of them convert to and from plain JSON, which holds ``VERSION``; reading checks it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ POOLS = ("none", "max", "average")
 CRITERIA = ("activation", "white", "authors")
 BUDGETS = ("layer", "global")
 STRUCTURES = ("unstructured", "balanced", "rows2", "rows4", "kernel")
-# What zeros can keep to while a network is pruned; kernels make use of those above only.
+# Patterns that pruning can keep the zeros to; kernels exploit only those above.
 PATTERNS = (*STRUCTURES, "outputs", "inputs")
 PARAMETERS = ("kept", "plain", "gradient", "white")
 
@@ -92,11 +92,15 @@ class CompileConfig(_Checked):
     """How a network is compiled.
 
     Attributes:
-        winograd_for_dense: run plain 3x3 and 5x5 stride-1 convolutions as Winograd convolutions
-            even where their weights have no zeros. Their rounding differs from a direct one.
-        max_tile: the largest m the planner may give to a layer with spatial weights.
-        min_channels: layers with fewer input or output channels are left to TVM's own kernels.
-        panel_vectors: vectors of tiles per panel; 0 lets the planner choose.
+        winograd_for_dense: allow Winograd kernels for plain 3x3 and 5x5 stride-1 convolutions even
+            if their weights have no zeros. Results are rounded differently than by a direct kernel.
+        max_tile: the largest m, 2, 4 or 6, that a layer with spatial weights may get.
+        min_channels: convolutions with fewer input or output channels are left to TVM's kernels.
+        panel_vectors: vectors of tiles per panel of Winograd kernels, 1 to 16; 0 lets the planner
+            choose.
+
+    Raises:
+        ConfigError: a value out of range.
     """
 
     winograd_for_dense: bool = True
@@ -121,24 +125,27 @@ class PruneConfig(_Checked):
 
     Attributes:
         sparsity: share of zeros among the coefficients at the end of the schedule, in [0, 1).
-        criterion: how coefficients are ranked: "activation" (|U| rms(V) |A row|, needs
-            calibration), "white" (|U| times the importance under white input), "authors"
-            (Li, Park and Tang's per-coordinate threshold).
-        budget: "layer" gives each layer the same sparsity, "global" one threshold over all.
+        criterion: how coefficients are ranked, one of ``CRITERIA``: "activation"
+            (|U| rms(V) |A row|; needs calibration), "white" (|U| times the importance under white
+            input), "authors" (Li, Park and Tang's threshold per coordinate).
+        budget: "layer" gives every layer the same sparsity, "global" compares scores over all.
         start_step, end_step: optimiser steps between which sparsity rises.
-        initial_sparsity: sparsity at ``start_step``.
-        every: steps between two updates of the masks.
-        regrow: whether a pruned coefficient may come back at the next update.
+        initial_sparsity: sparsity at ``start_step``, in [0, ``sparsity``].
+        every: steps from one update of the masks to the next.
+        regrow: whether a pruned coefficient may come back at an update.
         structure: the pattern that zeros keep to, one of ``PATTERNS``: "unstructured" (none),
-            "balanced" (equally many coefficients in every row, that is in every pair of coordinate
-            and output channel), "rows2" and "rows4" (2 or 4 adjacent output channels share their
-            zeros), "kernel" (all coordinates of a kernel share theirs), "outputs" and "inputs"
-            (whole feature maps: all coefficients of an output or an input channel).
-        parameters: units that coefficients are trained in, one of ``PARAMETERS``: "kept" (as the
-            layers are), or those of :mod:`tvm_sparsewino.nn.parametrise`.
-        l1: weight of ``sum |U|`` in the loss while sparsity rises; what ``pruner.penalty()`` gives.
-        max_threshold_factor: of criterion "authors": how much higher the threshold of a coefficient
-            without gradient is than the base; 0 leaves gradients out of it, otherwise at least 2.
+            "balanced" (every row, that is every pair of coordinate and output channel, keeps
+            equally many coefficients), "rows2" and "rows4" (2 or 4 adjacent output channels share
+            their zeros), "kernel" (all coordinates of a pair of channels share theirs), "outputs"
+            and "inputs" (whole feature maps: all coefficients of an output or an input channel).
+        parameters: units that coefficients are trained in, one of ``PARAMETERS``: "kept" (those
+            that the layers have), or a kind of :mod:`tvm_sparsewino.nn.parametrise`.
+        l1: weight of ``sum |U|`` in ``pruner.penalty()`` while sparsity rises.
+        max_threshold_factor: for criterion "authors": how many times higher than the base the
+            threshold of a coefficient without gradient is; at least 2, or 0 to ignore gradients.
+
+    Raises:
+        ConfigError: a value out of range, or values that exclude each other.
     """
 
     sparsity: float = 0.9
@@ -210,11 +217,12 @@ class ConvShape(_Checked):
     Attributes:
         n, c, h, w: batch, input channels, input height and width.
         k: output channels.
-        r: filter taps per dimension, or rows of a filter that is not square.
+        r: rows of the filter; its taps per dimension if it is square.
         padding: zeros added at (top, left, bottom, right).
         groups: channel groups.
-        stride, dilation: per dimension (vertical, horizontal); a number stands for both.
-        columns: columns of a filter that is not square, 0 of one that is; read it as ``s``.
+        stride, dilation: (vertical, horizontal); one number stands for both.
+        columns: columns of a filter that is not square, 0 for one that is; :attr:`s` is the number
+            of columns of either.
 
     Raises:
         ConfigError: a stride or dilation that is no positive integer or pair of them.
@@ -274,14 +282,17 @@ class ConvShape(_Checked):
 
 @dataclass(frozen=True)
 class Epilogue(_Checked):
-    """What follows the convolution in the kernel: bias, residual, activation, pool, in this order.
+    """What a kernel does after its convolution: bias, residual, activation, pool, in this order.
 
     Attributes:
         bias: add a bias per output channel.
         residual: add a tensor of the output's shape.
         activation: one of ``ACTIVATIONS``; "prelu" takes a slope per channel as an operand.
         slope: negative slope of "leaky_relu".
-        pool: one of ``POOLS``; 2x2 windows with stride 2, those that jut out of the map dropped.
+        pool: one of ``POOLS``; 2x2 windows with stride 2, incomplete windows are dropped.
+
+    Raises:
+        ConfigError: an unknown activation or pool.
     """
 
     bias: bool = False
@@ -301,25 +312,28 @@ class LayerPlan(_Checked):
 
     Attributes:
         name: the layer's name in the model.
-        conv: the layer's shape, None for a layer whose shape no kernel can take.
-        density: share of nonzero coefficients of the weights that run (0 to 1).
-        algorithm: one of ``ALGORITHMS``.
-        m: outputs per tile and dimension (0 for direct convolutions and when left).
-        panel_vectors: vectors of tiles (direct: of pixels) per panel.
+        conv: the layer's shape; None if no kernel can take it.
+        density: share of nonzeros, 0 to 1, among the weights that the kernel is built from.
+        algorithm: one of ``ALGORITHMS``; "left" leaves the layer to TVM.
+        m: outputs per tile and dimension; 0 for direct convolutions and layers that are left.
+        panel_vectors: vectors of tiles (direct kernels: of pixels) per panel.
         k_block: output channels whose products are in memory at a time.
         channel_block: channels of one coordinate that lie together in the scratch.
-        rows_at_once: output channels computed together by the GEMM.
-        reason: one sentence for people.
-        flops_direct: FLOPs of the direct dense convolution.
-        flops_done: FLOPs of the kernel's nonzero products and transforms.
-        cost_cycles: predicted core cycles.
-        structure: the pattern of zeros that a sparse kernel makes use of, one of ``STRUCTURES``.
-        split_k: whether blocks of output channels run in parallel, not only panels, for layers of
-            fewer panels than threads.
-        sharers: with ``split_k``, threads that get as many whole panels each as there are for all,
-            and blocks of output channels of those that are left; 0: blocks of all panels.
+        rows_at_once: output channels that the GEMM computes together.
+        reason: why this plan, in one sentence.
+        flops_direct: FLOPs of the dense direct convolution.
+        flops_done: FLOPs of the kernel's nonzero products and of its transforms.
+        cost_cycles: predicted cycles of the core that has most to do.
+        structure: the pattern of zeros that the sparse kernel exploits, one of ``STRUCTURES``.
+        split_k: whether blocks of output channels run in parallel, too, not only panels.
+        sharers: with ``split_k``: 0 runs all blocks of all panels in parallel; otherwise so many
+            threads first compute whole panels, equally many each, and then share the remaining
+            panels block by block.
         winograd_relu: whether negative transformed inputs count as zero.
-        pool: the 2x2 pooling with stride 2 that the kernel does at its end, one of ``POOLS``.
+        pool: the 2x2 pooling with stride 2 that ends the kernel, one of ``POOLS``.
+
+    Raises:
+        ConfigError: a value out of range, or an option that the algorithm does not have.
     """
 
     name: str
@@ -364,7 +378,7 @@ class LayerPlan(_Checked):
 
     @classmethod
     def from_json(cls, data: dict[str, Any] | str) -> LayerPlan:
-        """Read what :meth:`to_json` made; the shape is read with it."""
+        """As :meth:`_Checked.from_json`, the layer's shape included."""
         data = _json_object(cls.__name__, data)
         conv = data.get("conv")
         if conv is not None:

@@ -39,13 +39,16 @@ class LinearPlan(_Checked):
 
     Attributes:
         name: the layer's name in the model.
-        linear: the layer's shape, None for a layer that no kernel can take.
-        density: share of nonzero weights (0 to 1).
-        algorithm: one of ``LINEAR_ALGORITHMS``.
-        reason: one sentence for people.
+        linear: the layer's shape; None if no kernel can take it.
+        density: share of nonzero weights, 0 to 1.
+        algorithm: one of ``LINEAR_ALGORITHMS``; "left" leaves the layer to TVM.
+        reason: why this plan, in one sentence.
         flops_direct: FLOPs of the dense product.
         flops_done: FLOPs of the kernel's products.
-        cost_cycles: predicted core cycles.
+        cost_cycles: predicted cycles of the core that has most to do.
+
+    Raises:
+        ConfigError: a value out of range.
     """
 
     name: str
@@ -66,7 +69,7 @@ class LinearPlan(_Checked):
 
     @classmethod
     def from_json(cls, data: dict[str, Any] | str) -> LinearPlan:
-        """Read what :meth:`to_json` made; the shape is read with it."""
+        """As :meth:`_Checked.from_json`, the layer's shape included."""
         data = _json_object(cls.__name__, data)
         shape = data.get("linear")
         if shape is not None:

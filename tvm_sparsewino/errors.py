@@ -15,39 +15,39 @@ class SparseWinoError(Exception):
 
 
 class ConfigError(SparseWinoError, ValueError):
-    """An option has a value outside of what it accepts."""
+    """An option, plan or configuration has a value that is not accepted."""
 
 
 class ShapeError(SparseWinoError, ValueError):
-    """A shape, dtype or geometry that does not fit."""
+    """A shape, dtype or layout does not fit."""
 
 
 class WeightsError(SparseWinoError, ValueError):
-    """A weights file or packed weights that cannot be trusted."""
+    """Weights, or a file or checkpoint of them, are damaged or do not fit."""
 
 
 class TargetError(SparseWinoError, ValueError):
-    """A compilation target that is unknown or unusable."""
+    """A compilation target is unknown or cannot be used."""
 
 
 class ImportFailed(SparseWinoError, ValueError):
-    """A model that cannot be brought into TVM."""
+    """A model cannot be imported into TVM."""
 
 
 class ExportFailed(SparseWinoError, ValueError):
-    """A model that cannot be written in another format."""
+    """A model cannot be written in another format."""
 
 
 class ArtefactError(SparseWinoError, OSError):
-    """A compiled file that is missing, damaged or not ours."""
+    """A compiled network cannot be read, written or run, or is damaged."""
 
 
 class PruneError(SparseWinoError, ValueError):
-    """A pruning request that cannot be carried out."""
+    """A pruning request cannot be carried out."""
 
 
 class TuneError(SparseWinoError, RuntimeError):
-    """A measurement that cannot be made, or records of measurements that cannot be read."""
+    """A measurement cannot be made, or records of measurements cannot be read or written."""
 
 
 class MissingExtra(SparseWinoError, ImportError):

@@ -15,14 +15,17 @@ from .thread_pool import settled_threads
 
 
 def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Executable:
-    """Load what :meth:`Executable.save` wrote. The file is code: load only what you trust.
+    """Load a network that :meth:`Executable.save` wrote.
+
+    The file is code: load only what you trust.
 
     Args:
         path: the file.
         num_threads: as for :func:`compile`.
 
     Raises:
-        ArtefactError: missing, damaged, not ours, or made for a CPU with features this one lacks.
+        ArtefactError: the file is missing, damaged, no compiled network of this package, or needs
+            CPU features that this machine lacks.
         ConfigError: a bad number of threads.
     """
     description = read_description(path)

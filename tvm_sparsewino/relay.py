@@ -20,19 +20,19 @@ from .weights import load_weights
 def import_onnx(
     model: str | os.PathLike[str] | Any, shapes: Mapping[str, Sequence[int]] | None = None
 ) -> Any:
-    """An ONNX model as a module in Relay, weights as constants.
+    """Import an ONNX model as a module in Relay, with its weights as constants.
 
-    Winograd layers that ``export_onnx`` wrote keep their meaning, in both of its forms; a warning
-    names those that another tool has changed.
+    Winograd layers that ``export_onnx`` wrote, in either form, are recognised; a warning names
+    those that another tool has changed.
 
     Args:
-        model: a file, or an ``onnx.ModelProto``, which stays as it is.
+        model: a file, or an ``onnx.ModelProto``, which is not changed.
         shapes: input name -> shape, for inputs whose shapes the model leaves open.
 
     Raises:
-        ImportFailed: missing, damaged, of a version that cannot be read, or with operators that
-            cannot be imported (all are named).
-        ShapeError: shapes that do not fit the model, or are missing.
+        ImportFailed: the file is missing, damaged or of a version that cannot be read, or has
+            operators that cannot be imported (all are named).
+        ShapeError: shapes are missing or do not fit the model.
         MissingExtra: TVM has no Relay, or onnx is not installed.
     """
     require_relay()
@@ -59,13 +59,14 @@ def sparsify(
     """Rewrite a module of any Relay frontend so that its convolutions run on sparse kernels.
 
     Args:
-        mod: a module in Relay, NCHW or NHWC; it stays as it is.
+        mod: a module in Relay, NCHW or NHWC; it is not changed.
         params: its parameters by name; they become constants.
-        target: "llvm -mcpu=...", "native" or TVM's Target of kind llvm; what it is built for later.
+        target: "llvm -mcpu=...", "native" or TVM's Target of kind llvm: what the module will be
+            built for.
         config: options of the planner; the defaults if None.
-        weights: a file of weights (docs/weights-format.md); its layers take the place of those of
+        weights: a file of weights (docs/weights-format.md) that replace those of the layers with
             the same names.
-        plan: what to do; planned here if None.
+        plan: one plan per convolution; planned here if None.
         threads: cores that will work together.
         records: measurements, which the planner follows where they hold for a layer.
         min_sparsity: convolutions whose weights have a smaller share of zeros are left to TVM.

@@ -15,10 +15,10 @@ from .thread_pool import use_threads
 
 
 class Session:
-    """A network that several threads call at the same time. ``Executable.session`` makes it.
+    """A network for several threads that call it at the same time; made by ``Executable.session``.
 
-    The session divides the network's threads among its callers, so that they do not ask for more
-    cores than there are: further callers wait for their turn. Code and weights exist once.
+    The session divides the network's threads among its callers, so that cores are never
+    oversubscribed: further callers wait for their turn. All callers share code and weights.
 
     Args:
         machines: run the network.
@@ -59,13 +59,14 @@ class Session:
         """Run the network on the memory of ``arrays``, in the order of :attr:`inputs`.
 
         Args:
-            arrays: anything with ``__dlpack__`` in CPU memory: arrays of NumPy or JAX, tensors of
-                PyTorch. C-contiguous, starting at a multiple of 64 bytes, as PyTorch's tensors do;
-                for NumPy see :meth:`empty_inputs`. They must not change during the call.
+            arrays: anything with ``__dlpack__`` in CPU memory, such as arrays of NumPy or JAX and
+                tensors of PyTorch; C-contiguous and starting at a multiple of 64 bytes, as
+                PyTorch's tensors do (for NumPy see :meth:`empty_inputs`). They must not change
+                during the call.
 
         Returns:
-            one tensor, or a tuple of them when the network returns a tuple, for the ``from_dlpack``
-            of any library. They are the caller's; no later call changes them.
+            one tensor, or a tuple of them if the network returns a tuple, for any library's
+            ``from_dlpack``. They belong to the caller; no later call changes them.
 
         Raises:
             ShapeError: another number of arrays, another shape or dtype, or memory that cannot be
@@ -82,7 +83,7 @@ class Session:
         return tuple(outputs) if self._description.returns_tuple else outputs[0]
 
     def empty_inputs(self, batch: int = 1) -> tuple[np.ndarray, ...]:
-        """New NumPy arrays for every input, of arbitrary values, that calls take without copies.
+        """New NumPy arrays, one per input, with arbitrary values, that calls take without a copy.
 
         Args:
             batch: rows of inputs whose batch is open.

@@ -2,8 +2,8 @@
 
 S. Anwar, W. Sung, "Compact Deep Convolutional Neural Networks With Coarse Pruning"
 (arXiv:1610.09639): whole feature maps, then whole kernels are pruned; the mask is the best of N
-random ones by the error on held-out data, which sees what magnitudes do not, how maps work
-together. Zeros of this kind survive the Winograd transform for all coordinates at once.
+random ones by the error on held-out data. Unlike magnitudes, that error reflects how maps work
+together. Zeros of this kind survive the Winograd transform in all coordinates at once.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ def prune_best_of(
 ) -> list[Choice]:
     """Give every Winograd layer of ``model`` the best of N random masks, one after the other.
 
-    Coefficients that a mask has taken already stay away: call it with rising sparsity, first for
-    feature maps ("outputs" or "inputs") and then for kernels ("kernel"), and train in between, as
-    the paper does.
+    Coefficients that are masked already stay masked. As the paper does, call it with rising
+    sparsity, first for feature maps ("outputs" or "inputs") and then for kernels ("kernel"), and
+    train in between.
 
     Args:
         model: a network with Winograd layers; masks are set in place.
         sparsity: share of zeros in each layer, in [0, 1).
-        structure: what goes as one, one of ``config.PATTERNS``.
-        harm: how bad a network is, the lower the better: its error on held-out data.
+        structure: the units that are pruned as a whole, one of ``config.PATTERNS``.
+        harm: the error of a network on held-out data; lower is better.
         candidates: N, at least 1.
         seed: of the masks.
 
@@ -62,8 +62,8 @@ def prune_best_of(
         one choice per layer, in the order of the model.
 
     Raises:
-        PruneError: no Winograd layer, a sparsity or structure that there is not, no candidates, or
-            a harm that is no number for every candidate.
+        PruneError: no Winograd layer, an unknown structure, a sparsity or number of candidates out
+            of range, or a harm that is not a number for every candidate.
     """
     if structure not in PATTERNS:
         raise PruneError(f"structure must be one of {PATTERNS}, got {structure!r}")

@@ -60,23 +60,25 @@ def convert(
     sparsity: float = 0.9,
     lanes: int = 8,
 ) -> nn.Module:
-    """A copy of ``model`` in which every eligible ``nn.Conv2d`` is a :class:`WinogradConv2d`.
+    """Copy ``model`` with every eligible ``nn.Conv2d`` replaced by a :class:`WinogradConv2d`.
 
-    Eligible: stride 1, dilation 1, a 3x3, 5x5 or 7x7 kernel, float32 or float64, any padding,
-    padding mode, groups and bias. A convolution is left, with the reason recorded, when replacing
-    it could change what the model does: subclasses, parametrised or hooked modules, weights that
-    are used elsewhere too. Training flags, devices, dtypes, ``requires_grad`` and modules that are
-    used in several places stay what they were; the given model is not changed.
+    The copy computes the same function, rounding aside, and ``model`` is not changed. Eligible are
+    convolutions with stride 1, dilation 1 and a 3x3, 5x5 or 7x7 kernel, in float32 or float64, with
+    any padding, padding mode, groups and bias. A convolution is left, and the reason recorded, if
+    replacing it could change what the model does: subclasses, parametrised or hooked modules, and
+    weights that other modules use, too. Training flags, devices, dtypes, ``requires_grad`` and the
+    sharing of modules are preserved.
 
-    ``model.conversion`` of the result is a list of :class:`Conversion`, one per convolution.
+    The attribute ``conversion`` of the copy is a list of :class:`Conversion`, one per convolution.
 
     Args:
         model: any module.
-        tile: outputs per tile and dimension; a dict of them by kernel size, ``{3: 4, 5: 4, 7: 2}``,
-            which leaves kernels that it does not name; or "auto": per layer the tile for which the
-            compiler's cost model predicts the least time at the map sizes ``example`` gives, once
-            pruned to ``sparsity``; among those whose float32 rounding is expected below 1e-5 of the
-            output's maximum: 2 and 4, for 7x7 kernels 2. Depthwise convolutions are left then.
+        tile: m, the outputs per tile and dimension: 2, 4 or 6; or a dict by kernel size, such as
+            ``{3: 4, 5: 4, 7: 2}``, which leaves kernels of other sizes; or "auto". "auto" takes for
+            each layer the tile that the compiler's cost model predicts to be fastest at the map
+            sizes that ``example`` gives, once pruned to ``sparsity``, among the tiles whose float32
+            rounding is expected below 1e-5 of the output's maximum (2 and 4; for 7x7 kernels 2). It
+            leaves depthwise convolutions.
         example: for "auto": the input, or a tuple of positional or a dict of keyword arguments.
             The copy runs on it once, in evaluation mode and without gradients.
         sparsity: for "auto": the share of zeros that pruning will reach, in [0, 1].

@@ -26,10 +26,10 @@ class WinogradConv2d(nn.Module):
 
     After Li, Park and Tang, "Enabling Sparse Winograd Convolution by Native Pruning"
     (arXiv:1702.08597): the alpha^2 coefficients per kernel, alpha = m + r - 1, are free
-    parameters. Here they are kept scaled, ``Q = scale * U``, so that all coordinates have a
-    comparable effect on the output and ordinary learning rates work on all of them. With the
-    coordinate's importance as scale (the default) that holds for white input;
-    :meth:`set_scale` takes a scale measured on data.
+    parameters. Here they are stored scaled, ``Q = scale * U``, so that all coordinates affect the
+    output comparably and ordinary learning rates suit all of them. The default scale is the
+    coordinate's importance, with which that holds for white input; :meth:`set_scale` takes a scale
+    measured on data.
 
     Takes [N, C, H, W] and returns [N, K, OH, OW], float32 or float64, in the memory format of
     the input.
@@ -45,18 +45,18 @@ class WinogradConv2d(nn.Module):
         padding_mode: one of :data:`.padding.MODES`.
         winograd_relu: whether negative transformed inputs count as zero: the Winograd-ReLU layer of
             X. Liu, J. Pool, S. Han and W. Dally, "Efficient Sparse-Winograd Convolutional Neural
-            Networks" (arXiv:1802.06367), which takes the place of a ReLU in front of the layer.
+            Networks" (arXiv:1802.06367), which replaces a ReLU before the layer.
         device, dtype: of the parameters; float32 or float64.
 
     Attributes:
         weight: Q, parameter [alpha^2, K, C/groups], coordinate i * alpha + j.
         bias: parameter [K] or None.
         scale: buffer that broadcasts to ``weight``; positive.
-        mask: buffer, bool like ``weight``, False where pruned; None while nothing is.
+        mask: buffer, bool, of the shape of ``weight``: False where pruned; None before pruning.
         algorithm: the :class:`~tvm_sparsewino.cook_toom.CookToom` F(m, r).
 
     Raises:
-        ConfigError: an argument outside of what is listed here.
+        ConfigError: an argument has a value that is not listed here.
     """
 
     def __init__(
@@ -109,13 +109,13 @@ class WinogradConv2d(nn.Module):
 
     @property
     def winograd_weight(self) -> Tensor:
-        """U, [alpha^2, K, C/groups]: what the convolution uses; pruned ones are exactly zero."""
+        """U, [alpha^2, K, C/groups]: the coefficients in use; pruned ones are exactly zero."""
         u = self.weight / self.scale
         return u if self.mask is None else torch.where(self.mask, u, 0.0)
 
     @classmethod
     def from_conv(cls, conv: nn.Conv2d, m: int) -> WinogradConv2d:
-        """The layer with the function of ``conv``; parameters are copies, the scale is white.
+        """Make a layer with the function of ``conv``; parameters are copies, the scale is white.
 
         Coefficients are G w G^T in float64, rounded once to the layer's dtype.
 
@@ -187,7 +187,7 @@ class WinogradConv2d(nn.Module):
 
     @torch.no_grad()
     def set_mask(self, mask: Tensor | None) -> None:
-        """Set which coefficients stay (True); None forgets pruning. Parameters keep their values.
+        """Set which coefficients stay (True); None removes the mask. Parameters keep their values.
 
         Raises:
             ShapeError: the mask is not bool with the shape of ``weight``.

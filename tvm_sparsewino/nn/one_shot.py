@@ -43,28 +43,32 @@ def prune_one_shot(
     iterations: int = 60,
     progress: Callable[[Progress], None] | None = None,
 ) -> nn.Module:
-    """A copy of a converted network with sparse Winograd layers, fitted to the dense one's outputs.
+    """Copy a converted network with its Winograd layers pruned and fitted to the dense outputs.
 
-    Works on any network of ``convert``: classifiers, restorers, residual networks, groups, layers
-    that run several times. Layer by layer, what stays is chosen and its values are solved for so
-    that the layer gives the dense network's outputs from the inputs that the layers pruned before
-    it make (:func:`.second_order.prune_network`). The result is also a good start of fine-tuning:
-    masks are set.
+    Works on any network that ``convert`` made: classifiers, restorers, residual networks, grouped
+    convolutions, layers that run several times. Layer by layer, it chooses which coefficients stay
+    and solves for their values, so that the layer reproduces the dense network's outputs from the
+    inputs that the layers pruned before it produce (:func:`.second_order.prune_network`). Masks are
+    set, so the result can be fine-tuned as it is.
 
-    Time goes with the cube and memory with the square of ``alpha^2 C/groups``, the unknowns of an
-    output channel: FFDNet's ten layers 96 > 96 under F(4,3) take one to three minutes on one core,
-    a layer of 512 channels under F(2,3) 270 MB for each of about four matrices.
+    Time grows with the cube and memory with the square of ``alpha^2 C/groups``, the unknowns of an
+    output channel: FFDNet's ten layers 96 > 96 under F(4,3) take one to three minutes on one core;
+    a layer of 512 channels under F(2,3) takes 270 MB for each of about four matrices.
 
     Args:
-        model: a network with Winograd layers; it is not changed. Runs in evaluation mode.
-        batches: inputs, or tuples of positional arguments; no labels. A few hundred images of a
-            classifier or some dozens of patches, several thousand tiles in each layer.
-        sparsity: share of zeros, in [0, 1), over all layers; per layer's name with budget "layer".
+        model: a network with Winograd layers; it is not changed. It runs in evaluation mode.
+        batches: inputs, or tuples of positional arguments; no labels. A few hundred images for a
+            classifier or some dozens of patches, so that each layer sees several thousand tiles.
+        sparsity: share of zeros over all layers, in [0, 1); with budget "layer" also a dict by
+            layer name.
         structure: the pattern that zeros keep to, one of ``config.PATTERNS``.
-        budget: "global": layers that harm the output less take more of the zeros; "layer": all take
-            the same.
+        budget: "global" gives more zeros to layers that harm the output less, "layer" gives all the
+            same share.
         iterations: of the search for what stays; 40 are usually within a few percent of 100.
         progress: called after every layer.
+
+    Returns:
+        the pruned copy.
 
     Raises:
         PruneError: as :func:`.second_order.prune_network`.

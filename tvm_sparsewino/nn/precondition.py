@@ -87,11 +87,14 @@ class WhitenedLayer:
 
 
 def whitened_layers(model: nn.Module, batches: Iterable[Any]) -> list[WhitenedLayer]:
-    """Every Winograd layer of a pruned network, whitened by what it sees in evaluation mode.
+    """Whiten every Winograd layer of a pruned network, for :class:`WhitenedAdam`.
 
     Args:
-        model: pruned; its parameters are the start of training.
-        batches: inputs, or tuples of positional arguments.
+        model: pruned, at the start of its training; it runs in evaluation mode and is not changed.
+        batches: inputs, or tuples of positional arguments, that the layers' inputs are measured on.
+
+    Returns:
+        one whitened layer per Winograd layer, in the order of the model.
 
     Raises:
         PruneError: no Winograd layer, or one that is not pruned or that no batch reaches.
@@ -115,17 +118,21 @@ class WhitenedAdam(torch.optim.Optimizer):
     """Adam (D. Kingma, J. Ba, arXiv:1412.6980) on whitened coordinates of Winograd layers.
 
     Coordinates are in units of their row's rms, so that a step of ``lr`` changes every layer's
-    output by about that share. Pruned coefficients stay where they are.
+    output by about that share. Pruned coefficients do not change.
 
     Args:
-        layers: the whitened layers.
-        others: further parameters (biases, ordinary layers), updated by plain Adam.
-        lr: step length of whitened coordinates.
-        lr_others: step length of the others.
+        layers: what :func:`whitened_layers` returned.
+        others: all other parameters (biases, ordinary layers), updated by plain Adam; parameters of
+            ``layers`` among them are skipped, so ``model.parameters()`` will do.
+        lr: learning rate of whitened coordinates.
+        lr_others: learning rate of the other parameters.
         betas: decay of the first and second moment.
         eps: added to the root of the second moment.
-        weight_decay: share of a parameter that is taken off per step, in units of the step length
-            (I. Loshchilov, F. Hutter, arXiv:1711.05101); not off what has one value per channel.
+        weight_decay: decoupled weight decay (I. Loshchilov, F. Hutter, arXiv:1711.05101), in units
+            of the learning rate; parameters of one dimension (biases, norms) are exempt.
+
+    Raises:
+        PruneError: no whitened layers.
     """
 
     def __init__(
@@ -150,7 +157,7 @@ class WhitenedAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One step with the gradients at hand; parameters without a gradient stay."""
+        """Take one step; parameters without a gradient stay. A ``closure`` is not called."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:

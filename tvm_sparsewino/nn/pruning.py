@@ -17,54 +17,54 @@ from .parametrise import parametrise
 
 
 class NativePruner:
-    """Raises the sparsity of a network's Winograd layers on a cubic schedule.
+    """Prunes a network's Winograd layers gradually, on a cubic schedule, while it trains.
 
     Call :meth:`step` after every ``optimizer.step()``. From ``start_step`` to ``end_step`` the
     share of zeros rises from ``initial_sparsity`` to ``sparsity``, fast at first (M. Zhu,
-    S. Gupta, arXiv:1710.01878); then the masks stay.
+    S. Gupta, arXiv:1710.01878); after that the masks stay.
 
-    Criteria, what is smallest goes:
+    Criteria; the coefficients with the smallest scores are pruned:
 
     * "activation": ``|U| rms(V) |A row|``, which is ``|Q|`` once
       :func:`~tvm_sparsewino.nn.calibration.calibrate` has set the layers' scales.
     * "white": ``|U|`` times the coordinate's importance under white input.
-    * "authors": after Li, Park and Tang (arXiv:1702.08597) and their released training code
-      ``|U|`` against a threshold ``base / (|A row| (|g| + 1 / max_threshold_factor))``, g the
-      gradient of the loss in U at the last step: what the loss pulls at is harder to prune. With
-      ``max_threshold_factor=0`` the threshold is ``base / |A row|``. The schedule's sparsity
-      sets the base. No mask while sparsity rises: what is small is set to zero after each step,
-      gradients go on, and a coefficient that grows again lives; at the end what is zero is frozen
-      and the rest fine-tuned. Their recipe has ``parameters="plain"``, an L1 term, and
-      ``every=1``.
+    * "authors": after Li, Park and Tang (arXiv:1702.08597) and their released training code,
+      ``|U|`` against the threshold ``base / (|A row| (|g| + 1 / max_threshold_factor))``, g being
+      the gradient of the loss with respect to U at the last step: coefficients that the loss pulls
+      at are harder to prune. With ``max_threshold_factor=0`` the threshold is ``base / |A row|``.
+      The schedule's sparsity sets the base. While sparsity rises there is no mask: small
+      coefficients are zeroed after each step, keep receiving gradients, and may grow back. At the
+      end the zeros are frozen and the rest is fine-tuned. Their recipe has ``parameters="plain"``,
+      an L1 term and ``every=1``.
 
-    With ``l1`` add :meth:`penalty` to the loss.
+    With ``l1``, add :meth:`penalty` to the loss.
 
     Budgets: "layer" gives every layer the scheduled sparsity; "global" compares scores over all
     layers, each in units of its layer's rms score.
 
-    Structures, the pattern that zeros keep to, for kernels that are faster on it:
+    Structures, patterns of zeros that kernels run faster on:
 
     * "balanced": every row (coordinate, output channel) keeps equally many coefficients, at least
-      one; the sparsity is what whole numbers per row allow. Budget "layer" only.
-    * "rows2", "rows4": 2 or 4 adjacent output channels of a group share their zeros. Where the
-      channels do not divide, the last ones of a group are fewer.
-    * "kernel": a pair of output and input channel goes for all coordinates at once, as kernels do
-      in coarse pruning (Anwar and Sung, arXiv:1610.09639).
+      one; the sparsity is rounded to whole numbers per row. Budget "layer" only.
+    * "rows2", "rows4": 2 or 4 adjacent output channels of a group share their zeros; the last ones
+      of a group may be fewer.
+    * "kernel": a pair of output and input channel is pruned for all coordinates at once, like a
+      kernel in coarse pruning (Anwar and Sung, arXiv:1610.09639).
     * "outputs", "inputs": whole feature maps, the other level of coarse pruning: all coefficients
-      of an output or of an input channel. An output channel that is gone gives its bias.
+      of an output or of an input channel. A pruned output channel gives its bias.
 
-    What shares its zeros goes by the mean square of its scores.
+    Coefficients that share their zeros are ranked by the mean square of their scores.
 
-    With ``regrow`` a masked coefficient keeps its value and may come back at an update, when
-    others have become smaller than it; without, what is gone stays gone.
+    With ``regrow``, a masked coefficient keeps its value and may come back at an update, if others
+    have become smaller; without, pruned coefficients stay pruned.
 
     Args:
         model: a network with Winograd layers.
-        config: what to do, and when.
+        config: the schedule, criterion, budget and structure.
 
     Raises:
-        PruneError: no Winograd layer, or criterion "activation" on a layer without measured scale;
-            at :meth:`step`, gradients that a criterion needs and that are not there.
+        PruneError: no Winograd layer, or criterion "activation" for a layer without a measured
+            scale; from :meth:`step`, if gradients that the criterion needs are missing.
     """
 
     def __init__(self, model: nn.Module, config: PruneConfig) -> None:
@@ -98,14 +98,14 @@ class NativePruner:
         return float(sum(c.sum() for c in counts) / sum(c.numel() for c in counts))
 
     def penalty(self) -> Tensor | float:
-        """What to add to the loss: ``l1 * sum |U|`` until ``end_step``, then 0."""
+        """The term to add to the loss: ``l1 * sum |U|`` until ``end_step``, then 0."""
         if self.config.l1 == 0 or self.steps >= self.config.end_step:
             return 0.0
         return self.config.l1 * l1_penalty(self.layers.values())
 
     @torch.no_grad()
     def step(self) -> float:
-        """Note one optimiser step and prune where the schedule says so; returns the target."""
+        """Count an optimiser step, prune if the schedule says so; returns the target sparsity."""
         self.steps += 1
         c, target = self.config, self.target
         due = (self.steps - c.start_step) % c.every == 0 or self.steps == c.end_step
