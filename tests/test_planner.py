@@ -1,6 +1,7 @@
 """What the planner picks for one convolution, and that it says why."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_a_structure_of_zeros_is_made_use_of(rng):
     layer = plan_winograd("a", SHAPE, u, 4, CPU, CONFIG)
     assert (layer.structure, layer.rows_at_once) == ("rows4", 4)
     assert "sparse F(4) rows4 is predicted at" in layer.reason
-    assert "sparse F(4) 1." in layer.reason or "sparse F(4) 2." in layer.reason
+    assert re.search(r"sparse F\(4\) [12]\.", layer.reason)
 
 
 def test_threads_decide_the_blocking_but_neither_algorithm_nor_tile(rng):
