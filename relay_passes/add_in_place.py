@@ -1,4 +1,4 @@
-"""Maps that are added, overwritten by the sum: the output lies where what is added lay.
+"""Let kernels write a residual sum over the map that they add.
 
 Where maps do not stay in the caches that halves what an addition brings along: a line is read and
 written back, instead of one read, another read because it is written to, and that written back.

@@ -1,4 +1,4 @@
-"""The tensors that a lowered function allocates, and who uses them."""
+"""The tensors that a lowered function allocates, and which bindings use them."""
 
 from __future__ import annotations
 

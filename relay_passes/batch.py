@@ -1,4 +1,4 @@
-"""One network for any batch size: the batch as a symbol, and instances with numbers for it.
+"""A network for any batch size: the batch as a symbol, and instances with numbers for it.
 
 Kernels are built for static shapes. A network whose batch is open becomes one function for each of
 some sizes; calls are put together from those, so its rows must not depend on each other.

@@ -1,4 +1,4 @@
-"""Which operators keep the rows of a batch apart, and where their results carry the batch.
+"""Which operators keep the rows of a batch independent, and where their results have the batch.
 
 A network may run a batch in pieces, and fill a piece up with rows of zeros, only when every row of
 every output depends on that row of the inputs alone. That holds for a network if it holds for each

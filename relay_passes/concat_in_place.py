@@ -1,4 +1,4 @@
-"""Concatenations that nobody computes: what is joined is written where it belongs."""
+"""Let kernels write the parts of a concatenation directly into its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walk along what follows a convolution, the same in Relax and in Relay.
+"""Match what follows a convolution (its epilogue), the same in Relax and in Relay.
 
 What differs, each line of TVM says in a ``patterns.py`` of its own: how a call is read, and the
 operators that only it has.

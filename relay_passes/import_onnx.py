@@ -1,4 +1,4 @@
-"""ONNX networks as Relax modules: TVM's converters operator by operator, ours where they differ.
+"""Import ONNX networks into Relax: TVM's converters operator by operator, ours where they differ.
 
 TVM's own importer prints its operands when a converter fails, knows no operators but ONNX's, and
 names no nodes in its messages; so the walk over the nodes is here and only its converters are used.

@@ -1,4 +1,4 @@
-"""PyTorch's resizing as Relax's, for the importer of PyTorch networks.
+"""Import PyTorch's resizing operators into Relax.
 
 TVM's importer takes nearest neighbours at other coordinates than PyTorch does, takes no notice
 of scale factors that are no quotient of whole sizes, and leaves out the smoothing of

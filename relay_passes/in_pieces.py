@@ -1,4 +1,4 @@
-"""A batch of a known size as calls of a function for fewer rows.
+"""Express a batch of a known size as calls of a function for fewer rows.
 
 ::
 

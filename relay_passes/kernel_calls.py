@@ -1,4 +1,4 @@
-"""From an operator with packed weights to a call of its kernel, for every kind of layer."""
+"""Turn an operator with packed weights into a call of its kernel, for every kind of layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lower the operators to PrimFuncs; LegalizeOps of any pipeline calls these.
+"""Lower our operators to PrimFuncs; LegalizeOps of any pipeline calls these functions.
 
 ``winograd_conv2d`` gets its dense meaning in TE: plain and slow, right in any pipeline and for
 weights that are no constants. The operators with packed weights get the kernels from schedules/.

@@ -1,4 +1,4 @@
-"""Lower operators that have no kernel of their own, where TVM's own lowering cannot be made fast.
+"""Lower operators without kernels of their own where TVM's lowering cannot be made fast.
 
 :func:`operator_legalizers` gives LegalizeOps what it takes: operator -> function. Each of them
 leaves what it does not know (other dtypes, layouts, symbolic shapes) to TVM's own lowering.
@@ -53,7 +53,7 @@ def operator_legalizers(lanes: int) -> dict[str, Legalizer]:
     ours["relax.nn.adaptive_avg_pool2d"] = partial(adaptive_pool, lanes)
     ours["relax.image.resize2d"] = partial(resize, lanes)
     legalizers = {name: _or_tvms(name, make) for name, make in ours.items()}
-    return {**legalizers, "relax.concat": legalize_concat}
+    return {**legalizers, "relax.concat": legalize_concat, "relax.take": _take}
 
 
 def _or_tvms(name: str, make: Callable[..., relax.Expr | None]) -> Legalizer:
@@ -79,6 +79,15 @@ def _hint(call: relax.Call) -> str:
 
 def _unary(function: Any, builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return builder.call_te(rest.unary(function), call.args[0], primfunc_name_hint=_hint(call))
+
+
+def _take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Indices count from the end where they are negative, as frontends leave them, and no index
+    reads memory outside of the tensor; TVM checks none unless it is told to.
+    """
+    if call.attrs.mode == "fast":
+        call = relax.op.take(*call.args, axis=call.attrs.axis, mode="wrap")
+    return call.op.get_attr("FLegalize")(builder, call)
 
 
 _MOST_QUARTERS = 16  # of a power that is taken by products; the error grows with them

@@ -1,4 +1,4 @@
-"""Lower operators that make maps of another size: interpolation, means of uneven windows."""
+"""Lower operators that resize maps: interpolation, and means of uneven windows."""
 
 from __future__ import annotations
 

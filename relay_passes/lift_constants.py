@@ -1,4 +1,4 @@
-"""Take the constants of a lowered module out of its code.
+"""Move the constants of a lowered module out of its code.
 
 ::
 

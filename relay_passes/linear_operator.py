@@ -1,4 +1,4 @@
-"""The operator of linear layers, the same in Relax and Relay: its name, and what a call says.
+"""The operator of linear layers, the same in Relax and Relay: its name, and how to read a call.
 
 ``sparsewino.linear``: data float32 [..., C], result float32 [..., K]. Weights are packed for one
 kernel, the bias is completed by zeros to whole blocks. Its attributes are those of convolutions

@@ -1,4 +1,4 @@
-"""Linear layers found in a network, and what is done with them in Relax and in Relay alike."""
+"""Linear layers found in a network, with planning and packing shared by Relax and Relay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ONNX's nodes say, for the importers of Relax and of Relay alike."""
+"""Reading ONNX nodes, shared by the importers of Relax and of Relay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network made for one batch size, brought back to a batch that is open."""
+"""Turn the fixed batch of an imported network back into an open one."""
 
 from __future__ import annotations
 

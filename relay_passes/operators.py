@@ -1,4 +1,4 @@
-"""The convolution operators, the same in Relax and Relay: names, attributes, what they say.
+"""The convolution operators, the same in Relax and Relay: names, attributes, and how to read them.
 
 ``sparsewino.winograd_conv2d`` is what frontends produce: any engine could run it.
 ``sparsewino.sparse_winograd_conv2d`` is the same function with weights packed for one kernel.

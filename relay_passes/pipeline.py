@@ -1,4 +1,4 @@
-"""The whole way from a network in Relax to code: numbered phases, one list.
+"""The pipeline from a network in Relax to code: a flat list of numbered phases.
 
 ``relax.get_pipeline("sparsewino", config=..., plan=...)`` makes it; ``tvm.compile`` takes it, also
 by its bare name.
@@ -13,6 +13,7 @@ from pathlib import Path
 import tvm
 from tvm import relax
 from tvm.ir import IRModule
+from tvm.relax.backend import DispatchSortScan
 
 from .._compat import module_text
 from ..config import CompileConfig, LayerPlan
@@ -78,7 +79,14 @@ def _phases(
     legalize = transform.LegalizeOps(operator_legalizers(cpu.lanes))
     yield (
         "legalize",
-        sequential([JoinResponseNorms(cpu.lanes), transform.DecomposeOpsForInference(), legalize]),
+        sequential(
+            [
+                JoinResponseNorms(cpu.lanes),
+                DispatchSortScan(),
+                transform.DecomposeOpsForInference(),
+                legalize,
+            ]
+        ),
     )
     yield (
         "fuse",

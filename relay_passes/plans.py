@@ -1,4 +1,4 @@
-"""What every pass does with targets and plans, whatever it rewrites."""
+"""Targets and plans in the forms that all passes use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Local response normalisation, which frontends write as a chain of operators, as one kernel."""
+"""Recognise local response normalisation, which frontends write as a chain of operators."""
 
 from __future__ import annotations
 

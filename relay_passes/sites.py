@@ -1,4 +1,4 @@
-"""Convolutions found in a network, and what is done with them in Relax and in Relay alike.
+"""Convolutions found in a network, with planning and packing shared by Relax and Relay.
 
 How they are found, and what follows them, each line of TVM says in a ``patterns.py`` of its own.
 """

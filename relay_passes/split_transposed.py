@@ -1,4 +1,4 @@
-"""Transposed convolutions as convolutions, so that every kernel and the planner serve them, too."""
+"""Rewrite transposed convolutions as convolutions, so that planner and kernels serve them, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long sums as chains that are added up: rounding errors grow with the length of a chain.
+"""Sum long rows in several chains that are added up, because rounding errors grow with length.
 
 A row of 512 products in one chain of float32 additions made the largest error of F(4,3) 2.0e-5 of
 the largest output; two chains of 256 make it 1.4e-5. Where a chain ends depends on its row alone,

@@ -1,4 +1,4 @@
-"""Rows of a map copied into scratch: what the map has, taken apart by a stride, between zeros.
+"""Copy rows of a map into scratch, split by a stride, with zeros before and behind.
 
 Every load and store lies inside its row, so nothing is read beyond the map and nothing written
 twice but equal values: rows are copied by whole vectors, the last one ending where the row ends.

@@ -1,4 +1,4 @@
-"""Depthwise convolution: nothing is summed over channels, so memory and copies decide.
+"""Depthwise convolution: nothing is summed over channels, so memory traffic and copies dominate.
 
 A register block is a few output rows of one vector: input rows that several of them read are loaded
 once, and a small filter's taps stay in registers. Where filters are too large for straight code the

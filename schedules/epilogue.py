@@ -1,4 +1,4 @@
-"""What follows a convolution inside its kernel: bias, residual, activation, pool, in this order."""
+"""The epilogue of a convolution kernel: bias, residual, activation, pool, in this order."""
 
 from __future__ import annotations
 

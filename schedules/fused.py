@@ -1,4 +1,4 @@
-"""The three stages of a Winograd convolution, panel by panel, and what of them runs in parallel.
+"""The three stages of a Winograd convolution, panel by panel, and which of them run in parallel.
 
 Neither transformed inputs nor products ever exist for the whole layer: a thread keeps the inputs of
 one panel and the products of one block of output channels. No output is ever summed up by several

@@ -1,4 +1,4 @@
-"""What follows the product of a linear layer inside its kernel: bias, then activation."""
+"""The epilogue of a linear layer's kernel: bias, then activation."""
 
 from __future__ import annotations
 

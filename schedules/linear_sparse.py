@@ -1,4 +1,4 @@
-"""Sparse linear layer: zeros of the weights cost nothing.
+"""Sparse linear layer: zero weights are skipped.
 
 One row of data: lanes are ``slice_rows`` output features that are summed side by side. The input
 of each lane is loaded alone and put into its place (a gather instruction takes longer); the data

@@ -1,4 +1,4 @@
-"""Emit ``y = matrix @ x`` for vector expressions, sharing what rows or columns have in common.
+"""Emit ``y = matrix @ x`` for vector expressions, sharing common terms of rows or columns.
 
 Points come in pairs +p and -p. Two rows of B^T (two columns of A^T) of such a pair agree in the
 even powers and differ in sign in the odd ones, so their sum and difference are computed once.

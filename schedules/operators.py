@@ -1,4 +1,4 @@
-"""What operators without a kernel of their own compute, written so that loops become vectors.
+"""Definitions of operators without kernels of their own, written so that their loops vectorise.
 
 Plain TE; :mod:`.general` schedules it. Sums and maxima over contiguous numbers are taken lane by
 lane first: float32 addition has an order, which compilers keep, one number at a time otherwise.

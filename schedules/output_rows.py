@@ -1,4 +1,4 @@
-"""The last step of the output transform: staged rows of a panel, with the epilogue, into NCHW."""
+"""Last step of the output transform: staged rows of a panel, through the epilogue, into NCHW."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ask early for the rows of the map that a panel reads or writes next.
+"""Prefetch the rows of the map that a panel reads or writes next.
 
 A panel touches a few rows of every channel: too few lines in a row for the CPU to foresee them.
 Asking takes one instruction per cache line, spread over the vectors of the channel before.

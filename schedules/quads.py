@@ -1,4 +1,4 @@
-"""Between pixels in a row and lanes that are tiles: shuffles inside 128-bit quarters.
+"""Shuffles inside 128-bit quarters between pixels of a row and lanes that are tiles.
 
 Tile ``t`` reads pixels ``m t .. m t + alpha - 1`` of a row and writes ``m`` pixels; the kernels
 want, for every pixel of a tile, a vector over tiles. Which tile sits in which lane is free as long

@@ -1,4 +1,4 @@
-"""Ask early for what the sparse direct kernel reads and writes of the maps next.
+"""Prefetch what the sparse direct kernel reads and writes next.
 
 A slice writes a short run of pixels of a few output channels that lie far apart, in the order of
 their nonzeros, and reads as much of the map that is added; a tile reads a short run of every input

@@ -1,4 +1,4 @@
-"""The sums of one tile of the sparse direct convolution on their way into the output.
+"""Store the sums of one tile of the sparse direct convolution into the output.
 
 Tiles and panels that do not fit are moved back to end with the map, and what they share with those
 before is computed twice. Where a map is added, the output may lie in its memory: what is stored

@@ -1,4 +1,4 @@
-"""Neighbouring numbers of a buffer, each of them in every lane of a vector of its own.
+"""Load adjacent numbers of a buffer and broadcast each into a vector of its own.
 
 The products read one vector per multiply-add already, as many as a core can load. Reading weights
 four at a time and spreading them with shuffles takes the loads of three of them away: two vectors

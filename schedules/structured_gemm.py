@@ -1,4 +1,4 @@
-"""The sparse GEMM of a structure of zeros."""
+"""Choose the sparse GEMM for a structure of zeros."""
 
 from __future__ import annotations
 

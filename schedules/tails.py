@@ -1,4 +1,4 @@
-"""The last vector of a row, of which only the first lanes are meant."""
+"""Partial vectors: the last vector of a row, of which only the first lanes are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sparse GEMM of two structures in which every row has its own inputs, but less to look up.
+"""Sparse GEMMs of the structures "balanced" and "kernel": rows with inputs of their own.
 
 "balanced": every row has the same number of steps, so nothing but that number is read. "kernel":
 all coordinates walk the same lists of inputs. Otherwise as :mod:`.sparse_gemm`: several rows are

@@ -1,4 +1,4 @@
-"""exp, sigmoid, tanh, erf and powers as arithmetic, which compilers can put into vectors.
+"""exp, sigmoid, tanh, erf and powers as arithmetic that compilers can vectorise.
 
 LLVM has no vector code for these functions: in a vectorised loop it calls the C library for every
 lane, 5 to 20 times as slow. Here e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where

@@ -1,4 +1,4 @@
-"""Addresses in 64 bits."""
+"""64-bit addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Target of the ``tvm.backends`` entry point: what every ``import tvm`` learns about us.
+"""Target of the ``tvm.backends`` entry point: what every ``import tvm`` registers for us.
 
 TVM calls :func:`autoload` at the end of its own import, for every user of the environment, also
 while a module of this package is half imported. So this file imports nothing of the package but

@@ -1,4 +1,4 @@
-"""Compiled networks on disk: a shared library that says itself what it is.
+"""Compiled networks on disk: a shared library with a description of itself.
 
 A file is an ELF shared library, as TVM exports it, followed by::
 

@@ -1,4 +1,4 @@
-"""A network planned: with an open batch, a batch of a known size at once, or that in pieces."""
+"""Planning a network, and choosing whether a batch of a known size runs at once or in pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calls are predicted to take, and which batch sizes a number of rows is put together from."""
+"""Predicted time of calls, and which batch sizes a number of rows is put together from."""
 
 from __future__ import annotations
 

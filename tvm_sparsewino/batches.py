@@ -1,4 +1,4 @@
-"""Calls with any number of rows, put together from calls of functions for some batch sizes."""
+"""Calls with any number of rows, put together from functions for a few batch sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optional packages: imported when first needed, named when missing."""
+"""Optional packages: imported when first needed; the error names the extra if one is missing."""
 
 from __future__ import annotations
 

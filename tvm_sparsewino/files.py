@@ -1,4 +1,4 @@
-"""Whole files or none: write beside the target, then rename."""
+"""Files that appear whole or not at all: written beside the target, then renamed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights a network has, as one number."""
+"""A checksum of a network's weights."""
 
 from __future__ import annotations
 

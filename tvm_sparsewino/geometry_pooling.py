@@ -1,4 +1,4 @@
-"""2x2 pooling with stride 2 behind a convolution: sizes, and where a kernel can do it itself."""
+"""2x2 pooling with stride 2 after a convolution: sizes, and which kernels can do it themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How panels are shared out among threads where they do not divide evenly. Pure integers.
+"""How panels that do not divide evenly are shared among threads. Pure integers.
 
 Each thread computes as many whole panels as all threads can, then its part of the panels that are
 left: blocks of output channels, each of which transforms its panel's inputs for itself. Tasks are

@@ -1,4 +1,4 @@
-"""What a process can learn of the machine it runs on: the processor, the packages, its memory."""
+"""What a process can learn about its machine: the processor, the packages, its own memory."""
 
 from __future__ import annotations
 

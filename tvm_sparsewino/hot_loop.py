@@ -1,4 +1,4 @@
-"""The loop of a compiled kernel in which its time goes, found in the assembly text (x86, AT&T).
+"""Find the loop in which a kernel spends its time, in its assembly text (x86, AT&T).
 
 An inner loop is what lies between a label and a jump back to it, unless another loop lies inside.
 The hot one is the inner loop with most multiply-adds. Pure text; nothing is compiled or run.

@@ -1,4 +1,4 @@
-"""Loading compiled networks: needs TVM's runtime and nothing that compiles, imports or trains."""
+"""Loading compiled networks: needs only TVM's runtime, nothing that compiles, imports or trains."""
 
 from __future__ import annotations
 

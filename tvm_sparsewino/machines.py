@@ -1,4 +1,4 @@
-"""Virtual machines of one compiled network: as many as calls at the same time."""
+"""The virtual machines of one compiled network: one per call that is under way."""
 
 from __future__ import annotations
 

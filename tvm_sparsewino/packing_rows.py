@@ -1,4 +1,4 @@
-"""Rows of nonzeros cut into slices, and what every format checks and completes.
+"""Rows of nonzeros cut into slices, and checks that all packing formats share.
 
 Rows of a slice are computed together, as many steps as its longest row has nonzeros. Sorted by
 their number of nonzeros, longest first, rows of a slice are about equally long, and the trip counts

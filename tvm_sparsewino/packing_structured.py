@@ -1,4 +1,4 @@
-"""What packs and what unpacks sparse Winograd weights, by the structure of their zeros."""
+"""Packing and unpacking functions of sparse Winograd weights, by the structure of their zeros."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pick the algorithm, tile and blocking of one convolution, and say why."""
+"""Choose the algorithm, tile and blocking of one convolution, and give the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dense or sparse: the choice for one linear layer, and why."""
+"""Choose between the dense and the sparse kernel of one linear layer, and give the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks in Relay, for TVM up to 0.19: import, take weights in, plan and rewrite.
+"""Networks in Relay, for TVM up to 0.19: import, load weights, plan and rewrite.
 
 What comes out is an ordinary Relay module for ``relay.build``, ``relay.vm.compile`` and tvmc.
 """

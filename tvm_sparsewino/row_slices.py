@@ -1,4 +1,4 @@
-"""Which output channels a kernel computes together, and how many vectors of tiles."""
+"""Which output channels a kernel computes together, and how it cuts the vectors of a panel."""
 
 from __future__ import annotations
 

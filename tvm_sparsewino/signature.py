@@ -1,4 +1,4 @@
-"""What a network takes and gives, and the functions it is compiled as."""
+"""The inputs and outputs of a network, and the functions that it is compiled as."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pattern the zeros of Winograd coefficients keep to, found from the zeros alone.
+"""Detect the pattern of the zeros of Winograd coefficients, from the zeros alone.
 
 A structure is what a sparse kernel can make use of:
 

@@ -1,4 +1,4 @@
-"""Times that can be compared: the candidates take turns, so that a busy machine slows all alike."""
+"""Comparable times: candidates take turns, so that a busy machine slows all alike."""
 
 from __future__ import annotations
 

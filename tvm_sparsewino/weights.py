@@ -1,4 +1,4 @@
-"""Winograd-domain weights on disk: compact, exact, refused when they do not fit.
+"""Winograd-domain weights on disk: compact and exact; files that do not fit are refused.
 
 A safetensors file. Sparse coefficients are kept as one bit per coefficient plus the nonzero
 values; ``docs/weights-format.md`` describes every byte.

@@ -1,4 +1,4 @@
-"""Relay passes, for TVM up to 0.19; elsewhere, asking for one gives an error that says so."""
+"""Relay passes, for TVM up to 0.19; with other versions, using one is an error that says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX networks as Relay modules: TVM's converters operator by operator, ours where they differ.
+"""Import ONNX networks into Relay: TVM's converters operator by operator, ours where they differ.
 
 TVM's own importer looks at no domain and has no place for operators from outside, so the walk over
 the nodes is here and only its converters are used.

@@ -1,4 +1,4 @@
-"""Bring a module from any Relay frontend to the form that planning expects."""
+"""Bring a module from any Relay frontend into the form that planning expects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Put weights from a file into a Relay module that has the layers already."""
+"""Put weights from a file into the layers of a Relay module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A check of the code generator: does LLVM hear the truth about vector accesses?
+"""A check of the code generator: does it describe vector accesses to LLVM correctly?
 
 TVM tells LLVM by TBAA metadata which parts of a buffer an access may touch. A build is known that
 reports only the constant part of a vector's index, so that LLVM moves loads over stores to the same

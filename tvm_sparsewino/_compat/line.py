@@ -1,4 +1,4 @@
-"""The names that TVM's two lines only keep in different places.
+"""Names that TVM's two lines keep in different places.
 
 "Relax" is apache-tvm 0.26 and 0.27; "Relay" is TVM up to 0.19, which still has Relay and tvmc.
 """

@@ -1,4 +1,4 @@
-"""Relax: what its versions spell in two ways. The functions need a TVM that has it."""
+"""Relax: what its versions spell in two ways. These functions need a TVM that has Relax."""
 
 from __future__ import annotations
 

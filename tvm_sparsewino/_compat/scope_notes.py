@@ -1,4 +1,4 @@
-"""What TVM logs when a network is saved or loaded, and nobody wants to read."""
+"""Suppress the notes that TVM logs for every constant when a network is saved or loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions that read an operand where their output lies."""
+"""Functions that read an operand from the memory of their output."""
 
 from __future__ import annotations
 

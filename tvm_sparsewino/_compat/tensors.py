@@ -1,4 +1,4 @@
-"""What TVM's tensors are made of."""
+"""The memory and the element type of TVM's tensors."""
 
 from __future__ import annotations
 

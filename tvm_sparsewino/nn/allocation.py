@@ -1,4 +1,4 @@
-"""How many zeros each layer of a network takes, so that all layers together harm it least.
+"""How many zeros each layer takes, so that all layers together harm the output least.
 
 A layer's harm at a share of zeros is the error of its output behind the best mask and values that
 a short search finds, each output channel's error weighted by what the channel does to the

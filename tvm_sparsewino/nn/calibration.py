@@ -1,4 +1,4 @@
-"""What a network's activations look like in the Winograd domain, and scales made from it.
+"""Measure a network's activations in the Winograd domain, and set scales from them.
 
 The importance of a coordinate under white input is a poor guide: photographs and feature maps
 load the low coordinates far more than the high ones. The gain measured here,

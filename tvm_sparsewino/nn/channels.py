@@ -1,4 +1,4 @@
-"""Which channels of a network belong together: what one of them goes, all of them must go.
+"""Which channels of a network are coupled: pruning one prunes all of them.
 
 Every channel of every value gets a number; the graph of torch.fx says which are the same. A
 convolution makes new ones, an element-wise operator passes them on, a sum ties those of its

@@ -1,4 +1,4 @@
-"""Coarse pruning: of many random masks the one that harms least.
+"""Coarse pruning: of many random masks, take the one that harms least.
 
 S. Anwar, W. Sung, "Compact Deep Convolutional Neural Networks With Coarse Pruning"
 (arXiv:1610.09639): whole feature maps, then whole kernels are pruned; the mask is the best of N

@@ -1,4 +1,4 @@
-"""Whole filters go, with their feature maps and all that reads them: the network really shrinks.
+"""Remove whole filters, their feature maps and everything that reads them from a network.
 
 H. Li, A. Kadav, I. Durdanovic, H. Samet, H. Graf, "Pruning Filters for Efficient ConvNets" (ICLR
 2017, arXiv:1608.08710): the filters of least L1 norm in a layer are removed with the channels they

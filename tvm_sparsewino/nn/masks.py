@@ -1,4 +1,4 @@
-"""Masks whose zeros keep to a structure: which coefficients of all layers stay, given scores.
+"""Masks that follow a structure: which coefficients of all layers stay, given their scores.
 
 A structure joins coefficients to *units* that stay or go as one. A unit counts with the mean square
 of its coefficients' scores: what its removal adds to the squared error, for each zero it gives.

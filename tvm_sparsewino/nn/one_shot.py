@@ -1,4 +1,4 @@
-"""A sparse network from a trained one and some inputs: no labels, no training, in minutes."""
+"""Prune a trained network in one shot, from inputs alone: no labels, no training, in minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way to say padding, brought to four sizes."""
+"""Normalise every way to specify padding to four sizes."""
 
 from __future__ import annotations
 

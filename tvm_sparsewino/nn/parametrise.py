@@ -1,4 +1,4 @@
-"""In which units the coefficients of Winograd layers are trained: what methods differ in.
+"""The units in which Winograd coefficients are trained, by pruning method.
 
 A layer's parameter is ``Q = scale * U``. Plain gradient descent on Q moves U by
 ``-rate / scale^2`` times U's own gradient, so a scale is a learning rate per coefficient. The

@@ -1,4 +1,4 @@
-"""Prune a whole network in one go, layer by layer, with exact compensation; no training.
+"""Prune a whole network at once, layer by layer, with exact compensation and no training.
 
 Every layer gets its inputs from the layers already pruned and the outputs of the dense network as
 its goal, so that later layers repair what earlier ones got wrong.

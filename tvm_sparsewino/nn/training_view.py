@@ -1,4 +1,4 @@
-"""What a training run shows: a progress bar and a table of the latest figures."""
+"""The display of a training run: a progress bar and a table of the latest figures."""
 
 from __future__ import annotations
 

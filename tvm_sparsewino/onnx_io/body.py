@@ -1,4 +1,4 @@
-"""Our operator in standard operators: what a runtime that does not know it executes.
+"""Our operator expressed in standard operators, for runtimes that do not know it.
 
 Input transform: a Conv of stride m over each channel with the alpha^2 filters B^T (x) B^T, then a
 Relu if the layer has one. Product: a batched MatMul with the coefficients. Output transform: a

@@ -1,4 +1,4 @@
-"""The whole way from an ONNX file to plain data: read, bind shapes, recognise, fold."""
+"""From an ONNX file to plain data: read, bind shapes, recognise our operator, fold constants."""
 
 from __future__ import annotations
 

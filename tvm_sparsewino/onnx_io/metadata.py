@@ -1,4 +1,4 @@
-"""What a file of ours says about itself, for people and for the importer's messages."""
+"""The metadata of files that we export, for people and for the importer's messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find our operator again where its body stands in its place.
+"""Recognise our operator where its body has replaced it.
 
 The Conv that transforms the input gives a candidate away: its filters are B^T (x) B^T and its
 stride is m. Whether everything around it is our body, too, is found by walking the body backwards

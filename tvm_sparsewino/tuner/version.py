@@ -1,4 +1,4 @@
-"""Which kernels a measurement holds for: everything that decides what code a plan becomes."""
+"""The version of the kernels that a measurement holds for: a checksum of the code behind them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images a run has seen, whatever folder they were in."""
+"""A checksum of the images that a run uses, whatever folder they are in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a set of labelled images is."""
+"""The interface of a set of labelled images."""
 
 from __future__ import annotations
 

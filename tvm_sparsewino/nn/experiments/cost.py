@@ -1,4 +1,4 @@
-"""What a training step of a converted network costs beside one of the dense network."""
+"""The cost of a training step of a converted network, compared with the dense network's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many experiments from one file, run by run, each kept as soon as it is finished."""
+"""Run many experiments from one file, keeping each record as soon as its run is finished."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a phase of training descends with."""
+"""The optimiser of a phase of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of a finished experiment."""
+"""The record of a finished experiment."""
 
 from __future__ import annotations
 

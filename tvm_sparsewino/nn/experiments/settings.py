@@ -1,4 +1,4 @@
-"""What one experiment is: a frozen description."""
+"""The settings of one experiment, as frozen dataclasses."""
 
 from __future__ import annotations
 
