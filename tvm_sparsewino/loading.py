@@ -10,7 +10,7 @@ from .artefact import Description, read_description
 from .constants import CONSTANT, Constants
 from .errors import ArtefactError, in_context
 from .executable import Executable
-from .schedules.cpu_features import missing_on_host
+from .machines import check_cpu
 from .thread_pool import settled_threads
 
 
@@ -30,11 +30,7 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Execut
     """
     description = read_description(path)
     with in_context(str(path)):
-        missing = missing_on_host(description.features)
-        if missing:
-            raise ArtefactError(
-                f"compiled for {description.target!r}; this CPU lacks {', '.join(missing)}"
-            )
+        check_cpu(description)
         try:
             module = load_module(os.path.abspath(path))
         except Exception as error:  # from dlopen, through TVM

@@ -15,6 +15,19 @@ from .schedules.cpu_features import missing_on_host
 ENTRY = "main"
 
 
+def check_cpu(description: Description) -> None:
+    """Refuse a network that this CPU cannot run.
+
+    Raises:
+        ArtefactError: the CPU lacks instruction sets that the code needs; names them.
+    """
+    missing = missing_on_host(description.features)
+    if missing:
+        raise ArtefactError(
+            f"compiled for {description.target!r}; this CPU lacks {', '.join(missing)}"
+        )
+
+
 class Machines:
     """Runs a compiled network; safe to call from several threads.
 
@@ -58,11 +71,7 @@ class Machines:
         Raises:
             ArtefactError: this CPU cannot run the code.
         """
-        missing = missing_on_host(self._description.features)
-        if missing:
-            raise ArtefactError(
-                f"compiled for {self._description.target!r}; this CPU lacks {', '.join(missing)}"
-            )
+        check_cpu(self._description)
         outputs = len(self._description.outputs) if self._description.returns_tuple else None
         return Machine(virtual_machine(self._built), self._constants, outputs)
 
