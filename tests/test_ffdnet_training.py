@@ -51,7 +51,7 @@ def test_photos(monkeypatch):
 def small_ffdnet(monkeypatch):
     net = FFDNet(width=8, depth=4).eval()
     module = "tvm_sparsewino.nn.ffdnet_training."
-    monkeypatch.setattr(module + "load_ffdnet", lambda path: copy.deepcopy(net))
+    monkeypatch.setattr(module + "load_ffdnet", lambda: copy.deepcopy(net))
     monkeypatch.setattr(module + "FFDNet", lambda: FFDNet(width=8, depth=4))
     return net
 

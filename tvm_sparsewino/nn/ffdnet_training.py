@@ -29,7 +29,7 @@ from .models import FFDNet, load_ffdnet
 from .patches import NoisyPatches, load_photos
 from .precondition import WhitenedAdam, whitened_layers
 from .second_order import prune_network
-from .training import TrainConfig, Trainer
+from .training import TrainConfig, Trainer, distillation
 from .weights_io import load_into, save_model
 
 CONFIG = "config.json"
@@ -89,7 +89,6 @@ def train_ffdnet(
     out_dir: str | Path,
     resume: bool = True,
     evaluate: Callable[[nn.Module], dict[str, Any]] | None = None,
-    weights: str | Path | None = None,
     photos: dict[str, Tensor] | None = None,
     progress: bool = True,
 ) -> Path:
@@ -104,7 +103,6 @@ def train_ffdnet(
         out_dir: made if it is missing.
         resume: go on with what the folder holds; False starts anew.
         evaluate: model -> figures for the log, beside the loss on held-out patches.
-        weights: the pretrained weights; None takes the installed package's.
         photos: training photos; None takes scikit-image's.
         progress: show progress.
 
@@ -115,7 +113,7 @@ def train_ffdnet(
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    dense = load_ffdnet(weights)
+    dense = load_ffdnet()
     photos = load_photos() if photos is None else photos
     if not resume:
         (out_dir / PRUNED).unlink(missing_ok=True)
@@ -181,14 +179,7 @@ def _fine_tuned(
     patches = NoisyPatches(photos, config.patch, seed=_TRAINING_SEED)
     held_out = NoisyPatches(photos, config.patch, seed=_HELD_OUT_SEED)
     held_out_batches = [held_out.batch(i, config.batch) for i in range(_HELD_OUT_BATCHES)]
-
-    def loss(network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        clean, noisy, sigma = batch
-        with torch.no_grad():
-            wanted = dense(noisy, sigma)
-        own = (wanted - clean).square().flatten(1).mean(1)
-        error = (network(noisy, sigma) - wanted).square().flatten(1).mean(1)
-        return (error / (own + _FLOOR)).mean()
+    loss = distillation(dense, _own_error, lambda batch: batch[1:])
 
     def figures(network: nn.Module) -> dict[str, Any]:
         with torch.no_grad():
@@ -221,6 +212,11 @@ def _fine_tuned(
         evaluate=figures,
     )
     trainer.run(resume, progress)
+
+
+def _own_error(batch: tuple[Tensor, Tensor, Tensor], wanted: Tensor) -> Tensor:
+    """Per sample of (clean, noisy, sigma), the dense network's own error, [N]."""
+    return (wanted - batch[0]).square().flatten(1).mean(1) + _FLOOR
 
 
 def _inputs(patches: NoisyPatches, count: int, batch: int) -> list[tuple[Tensor, Tensor]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -291,25 +291,36 @@ class Trainer:
 
 
 def distillation(
-    teacher: nn.Module, relative_to: Callable[[Any, Tensor], Tensor] | None = None
+    teacher: nn.Module,
+    relative_to: Callable[[Any, Tensor], Tensor] | None = None,
+    inputs_of: Callable[[Any], Sequence[Tensor]] | None = None,
 ) -> Callable[[nn.Module, Any], Tensor]:
-    """A loss: mean square difference to what ``teacher`` gives for the same batch.
+    """Make a loss: the mean square difference to the outputs of ``teacher`` for the same batch.
 
     The teacher runs without gradients, in the mode it is in.
 
     Args:
         teacher: the dense network.
         relative_to: (batch, teacher's output) -> per sample the error that counts as one, [N].
+        inputs_of: batch -> positional arguments of both networks; if None, a tuple or list is
+            those arguments, anything else the only one.
+
+    Returns:
+        (model, batch) -> the loss, a scalar.
     """
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
-        inputs = batch if isinstance(batch, (tuple, list)) else (batch,)
+        inputs = _arguments(batch) if inputs_of is None else inputs_of(batch)
         with torch.no_grad():
             wanted = teacher(*inputs)
         errors = (model(*inputs) - wanted).square().flatten(1).mean(1)
         return (errors if relative_to is None else errors / relative_to(batch, wanted)).mean()
 
     return loss
+
+
+def _arguments(batch: Any) -> Sequence[Any]:
+    return batch if isinstance(batch, (tuple, list)) else (batch,)
 
 
 def kept_generators(model: nn.Module, enabled: bool = True) -> AbstractContextManager[None]:
