@@ -8,6 +8,7 @@ TVM knows them through :mod:`tvm_sparsewino._autoload`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from tvm import relax
@@ -84,6 +85,7 @@ def packed_conv2d(
     return relax.Call(operator, [data, *packed, *operands], attrs)
 
 
+@cache
 def _operator(name: str) -> Op:
     autoload()
     return Op.get(name)

@@ -10,7 +10,7 @@ multiplied by prices, which were chosen near the least squares over what
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 
@@ -80,7 +80,7 @@ class SparseWork:
 
     def cycles(self, prices: SparseWork) -> tuple[float, float, float]:
         """Cycles of the copies, of the products, and of the outputs."""
-        pairs = zip(astuple(self), astuple(prices), strict=True)
+        pairs = zip(vars(self).values(), vars(prices).values(), strict=True)
         steps, missed, slices, sums, outputs, *copies, far, tasks = (n * p for n, p in pairs)
         return sum(copies) + tasks, steps + missed + slices + sums, outputs + far
 
@@ -143,7 +143,7 @@ def _is_small(shape: ConvShape, blocking: Blocking, core: Core) -> bool:
 
 
 def _plan(shape: ConvShape, blocking: Blocking) -> LayerPlan:
-    return LayerPlan("", shape, 1.0, "sparse_direct", 0, *astuple(blocking))
+    return LayerPlan("", shape, 1.0, "sparse_direct", 0, *vars(blocking).values())
 
 
 def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:

@@ -26,7 +26,7 @@ other without a gap.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from .config import ConvShape, LayerPlan
 from .geometry import CACHE_LINE, ceil_div, check_shape, round_up
@@ -63,7 +63,7 @@ class Axis:
     before: int
     out: int
 
-    @property
+    @cached_property
     def phases(self) -> tuple[int, ...]:
         """Remainders by the stride that some tap reads."""
         return tuple(sorted({i * self.dilation % self.stride for i in range(self.taps)}))
@@ -155,19 +155,19 @@ class SparseLayout(BlockedPanels):
 
     # ---- scratch ----
 
-    @property
+    @cached_property
     def vertical(self) -> Axis:
         """The filter's vertical dimension; outputs are those of a panel."""
         s = self.shape
         return Axis(s.h, s.r, s.stride[0], s.dilation[0], s.padding[0], self.rows)
 
-    @property
+    @cached_property
     def horizontal(self) -> Axis:
         """The filter's horizontal dimension."""
         s = self.shape
         return Axis(s.w, s.s, s.stride[1], s.dilation[1], s.padding[1], s.ow)
 
-    @property
+    @cached_property
     def row_stride(self) -> int:
         """Floats from one row of a plane to the next: what a row fills, and the zeros it needs.
 
@@ -181,14 +181,14 @@ class SparseLayout(BlockedPanels):
         gain = axis.stride / axis.taps >= ALIGNED_SHARE and needed > self.shape.ow >= self.lanes
         return round_up(needed, self.lanes) if gain else needed
 
-    @property
+    @cached_property
     def plane_stride(self) -> int:
         """Floats from one phase's plane to the next: its rows, and zeros behind the last."""
         axis = self.horizontal
         spans = [axis.span(phase) for phase in range(len(axis.phases))]
         return self.phase_rows * self.row_stride + max(*spans, self.row_stride) - self.row_stride
 
-    @property
+    @cached_property
     def channel_stride(self) -> int:
         """Floats from one channel to the next: an odd number of cache lines, against aliasing."""
         if self.in_place:
