@@ -25,14 +25,13 @@ import operators_page
 
 from tvm_sparsewino import driver
 from tvm_sparsewino.bench.machine import machine, versions
-from tvm_sparsewino.bench.profile_figures import Limits, rows
+from tvm_sparsewino.bench.profile_figures import MENTIONED, Limits, rows
 from tvm_sparsewino.bench.profile_run import machine_limits, profile_network
 from tvm_sparsewino.relay_passes.plan_layers import as_cpu_target
 
 RECORD = Path(__file__).resolve().parent / "results" / "network_operators.jsonl"
 DENSITIES = (1.0, 0.1)
 TOLERANCE = 1e-3  # of the output's maximum: float32 through 121 layers, Winograd's rounding
-MENTIONED = 0.01  # of a network's time
 _SECONDS, _FEWEST, _MOST = 1.5, 5, 40  # for each of two series of calls
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from .._compat import cpu_features, host_cpu, is_known_cpu, make_target
 from ..errors import TargetError
-from ..thread_pool import available_cores
 
 EXPECTED = 'expected "native", "llvm" or "llvm -mcpu=NAME"'
 
@@ -37,7 +36,6 @@ class CpuTarget:
         lanes: float32 lanes of a vector register, 4, 8 or 16.
         vector_registers: number of vector registers, 16 or 32.
         l1_bytes, l2_bytes: data caches of one core; measured on the host, else typical values.
-        cores: cores this process may use (of the host, whatever the target).
     """
 
     text: str
@@ -46,7 +44,6 @@ class CpuTarget:
     vector_registers: int
     l1_bytes: int
     l2_bytes: int
-    cores: int
 
     def tvm_target(self) -> Any:
         """The same as TVM's Target."""
@@ -109,7 +106,6 @@ def _describe(mcpu: str) -> CpuTarget:
         vector_registers=registers,
         l1_bytes=(on_host and _host_cache_bytes(1)) or _L1_BYTES,
         l2_bytes=(on_host and _host_cache_bytes(2)) or l2,
-        cores=available_cores(),
     )
 
 

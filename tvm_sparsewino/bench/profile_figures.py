@@ -23,6 +23,8 @@ from ..profile import KernelTime, NetworkTime
 # ones the call would be most of the time.
 COPIED = (1 << 17, 1 << 21, 1 << 23, 1 << 26)
 _COPIES = 15
+MENTIONED = 0.01  # share of a network's time from which on a kernel is looked at
+LEAST = 0.25  # of its floor, what a kernel should reach
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,11 @@ def _row(kernel: KernelTime, seconds: float, total: float, limits: Limits) -> Ro
     )
 
 
-def far_from_floor(every: Sequence[Row], share: float = 0.01, least: float = 0.25) -> list[Row]:
-    """Kernels that take more than ``share`` of the time and reach less than ``least`` of the
-    floor, the longest first.
+def far_from_floor(every: Sequence[Row], least: float = LEAST) -> list[Row]:
+    """Kernels that take more than :data:`MENTIONED` of the time and reach less than ``least`` of
+    the floor, the longest first.
     """
-    found = [row for row in every if row.share > share and row.of_floor < least]
+    found = [row for row in every if row.share > MENTIONED and row.of_floor < least]
     return sorted(found, key=lambda row: -row.ms)
 
 
