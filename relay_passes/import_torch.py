@@ -14,6 +14,7 @@ from ..cook_toom import canonical_points, points_to_text
 from ..errors import ImportFailed, SparseWinoError, in_context
 from ..extras import require
 from .bindings import Bindings
+from .import_checks import checked_converters
 from .import_resize import keep_resizes, resize_converters
 from .operators import WINOGRAD
 from .ops import winograd_conv2d
@@ -58,10 +59,9 @@ def import_exported_program(program: Any) -> IRModule:
         mod = from_exported_program(
             program,
             unwrap_unit_return_tuple=True,
-            custom_convert_map={
-                "winograd_conv2d.default": _convert_winograd,
-                **resize_converters(),
-            },
+            custom_convert_map=checked_converters(
+                program, {"winograd_conv2d.default": _convert_winograd, **resize_converters()}
+            ),
             run_ep_decomposition=False,
         )
     except SparseWinoError as error:

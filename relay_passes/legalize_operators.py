@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tvm import relax
+from tvm import relax, te, tirx, topi
 
 from .._compat import constant, constant_array
 from ..errors import ShapeError
@@ -53,7 +53,12 @@ def operator_legalizers(lanes: int) -> dict[str, Legalizer]:
     ours["relax.nn.adaptive_avg_pool2d"] = partial(adaptive_pool, lanes)
     ours["relax.image.resize2d"] = partial(resize, lanes)
     legalizers = {name: _or_tvms(name, make) for name, make in ours.items()}
-    return {**legalizers, "relax.concat": legalize_concat, "relax.take": _take}
+    return {
+        **legalizers,
+        "relax.concat": legalize_concat,
+        "relax.take": _take,
+        "relax.index_tensor": _index_tensor,
+    }
 
 
 def _or_tvms(name: str, make: Callable[..., relax.Expr | None]) -> Legalizer:
@@ -88,6 +93,29 @@ def _take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     if call.attrs.mode == "fast":
         call = relax.op.take(*call.args, axis=call.attrs.axis, mode="wrap")
     return call.op.get_attr("FLegalize")(builder, call)
+
+
+def _index_tensor(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """As :func:`_take`, for several dimensions at once."""
+    data, indices = call.args
+    fields = [relax.TupleGetItem(indices, i) for i in range(len(indices.ty.fields))]
+
+    def gather(data: te.Tensor, indices: list[te.Tensor]) -> te.Tensor:
+        sizes = data.shape[: len(indices)]
+        return topi.index_tensor(
+            data, [_from_the_end(*p) for p in zip(indices, sizes, strict=True)]
+        )
+
+    return builder.call_te(
+        gather, data, [builder.emit(f) for f in fields], primfunc_name_hint="index_tensor"
+    )
+
+
+def _from_the_end(index: te.Tensor, size: Any) -> te.Tensor:
+    def wrapped(*at: Any) -> Any:
+        return tirx.floormod(index(*at).astype("int64"), tirx.Cast("int64", size))
+
+    return te.compute(index.shape, wrapped, name="wrapped")
 
 
 _MOST_QUARTERS = 16  # of a power that is taken by products; the error grows with them

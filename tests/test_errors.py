@@ -11,6 +11,7 @@ BUILTIN = {
     errors.WeightsError: ValueError,
     errors.TargetError: ValueError,
     errors.ImportFailed: ValueError,
+    errors.CompileFailed: RuntimeError,
     errors.ExportFailed: ValueError,
     errors.ArtefactError: OSError,
     errors.PruneError: ValueError,

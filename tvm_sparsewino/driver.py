@@ -232,6 +232,7 @@ def compile(
         ConfigError: a plan that does not fit, a plan and records at once, a bad number of threads,
             or batch sizes that are not distinct positive numbers.
         TuneError: the records cannot be read.
+        CompileFailed: an operator that TVM cannot compile.
     """
     autoload()
     cpu = as_cpu_target(target)

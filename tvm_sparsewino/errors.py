@@ -34,6 +34,10 @@ class ImportFailed(SparseWinoError, ValueError):
     """A model cannot be imported into TVM."""
 
 
+class CompileFailed(SparseWinoError, RuntimeError):
+    """TVM cannot compile a network; the message is TVM's."""
+
+
 class ExportFailed(SparseWinoError, ValueError):
     """A model cannot be written in another format."""
 
