@@ -40,15 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _verbose(model)
     for command in (layers, networks, report):
         _verbose(command)
-        command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the record, too")
         command.add_argument(
-            "--figures", type=Path, metavar="FILE.json", help="write the summary, too"
+            "--plot", type=Path, metavar="FILE.png", help="also draw the record to this file"
+        )
+        command.add_argument(
+            "--figures", type=Path, metavar="FILE.json", help="also write the summary to this file"
         )
         command.add_argument(
             "--statistic",
             choices=("ms", "fastest"),
             default="ms",
-            help='what counts of a time: "ms", the median (default), or "fastest"',
+            help='which time counts: "ms", the median (default), or "fastest", the fastest call',
         )
 
 
@@ -72,15 +74,20 @@ def normalised(arguments: Sequence[str]) -> list[str]:
 
 def _layer_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--network", type=texts, default=texts(_NETWORKS), help=f"default {_NETWORKS}")
-    add("--layers", type=texts, default=[], help="only these, such as 64>64@56x56")
-    add("--min-channels", type=int, default=32, help="input channels at least (default 32)")
-    add("--density", type=numbers(float), default=numbers(float)(_DENSITIES))
+    add("--network", type=texts, default=texts(_NETWORKS), help=f"networks (default {_NETWORKS})")
+    add("--layers", type=texts, default=[], help="only these layers, such as 64>64@56x56")
+    add("--min-channels", type=int, default=32, help="fewest input channels (default 32)")
+    add(
+        "--density",
+        type=numbers(float),
+        default=numbers(float)(_DENSITIES),
+        help=f"shares of nonzeros (default {_DENSITIES})",
+    )
     add(
         "--tile",
         type=texts,
         default=texts("2,4,6"),
-        help='out of 2, 4, 6 (default all), or "best", the cost model\'s choice',
+        help='tiles out of 2, 4, 6 (default all), or "best", the cost model\'s choice',
     )
     add("--structure", default="unstructured", help="pattern of the zeros")
     bench_race.add_arguments(parser, _SECONDS)

@@ -14,20 +14,20 @@ _WIDTH = 200  # characters of a line that is no terminal's
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     models.add_arguments(parser)
+    models.add_threads(parser)
     add = parser.add_argument
-    add("--threads", type=int, help="default: TVM_NUM_THREADS or all cores")
-    add("--records", type=Path, metavar="FILE", help="plans that sparsewino tune measured")
-    add("--batch", type=int, metavar="N", help="one batch size, where the batch is open")
-    add("--runs", type=int, default=30, help="calls that are measured (default 30)")
-    add("--profile", action="store_true", help="time every kernel, too")
+    add("--records", type=Path, metavar="FILE", help="use these measurements of sparsewino tune")
+    add("--batch", type=int, metavar="N", help="batch size to measure, if the batch is open")
+    add("--runs", type=int, default=30, help="number of measured calls (default 30)")
+    add("--profile", action="store_true", help="also time every kernel")
     add("--all", action="store_true", help="show all kernels, not only the 30 longest")
-    add("--json", type=Path, metavar="FILE.json", help="write the profile, too")
-    add("--plot", type=Path, metavar="FILE.png", help="draw the profile, too")
+    add("--json", type=Path, metavar="FILE.json", help="also write the profile to this file")
+    add("--plot", type=Path, metavar="FILE.png", help="also draw the profile to this file")
     add(
         "--clock",
         choices=("wall", "cpu"),
         default="wall",
-        help='"cpu": for one thread only, where others use the machine',
+        help='"wall" (default), or "cpu" time, for one thread, on a machine that others use',
     )
 
 

@@ -14,8 +14,13 @@ _SECONDS, _QUICK_SECONDS = 25.0, 5.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     add = parser.add_argument
-    add("--network", type=texts, default=texts(_NETWORKS), help=f"default {_NETWORKS}")
-    add("--density", type=numbers(float), default=[1.0, 0.1], help="of ours (default 1,0.1)")
+    add("--network", type=texts, default=texts(_NETWORKS), help=f"networks (default {_NETWORKS})")
+    add(
+        "--density",
+        type=numbers(float),
+        default=[1.0, 0.1],
+        help="shares of nonzeros of our networks (default 1,0.1)",
+    )
     add("--size", type=int, default=224, help="height and width of the images (default 224)")
     bench_race.add_arguments(parser, _SECONDS)
 

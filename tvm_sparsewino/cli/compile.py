@@ -18,14 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_batches(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.so")
     parser.add_argument(
-        "--dump-ir", type=Path, metavar="DIR", help="write the module after every phase"
+        "--dump-ir", type=Path, metavar="DIR", help="write the module to DIR after every phase"
     )
     parser.add_argument(
-        "--records", type=Path, metavar="FILE.jsonl", help="measurements of sparsewino tune"
+        "--records",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="use these measurements of sparsewino tune",
     )
-    parser.add_argument(
-        "--threads", type=int, help="that it will run on; default: TVM_NUM_THREADS or all cores"
-    )
+    models.add_threads(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

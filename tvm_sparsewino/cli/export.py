@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--inline",
         action="store_true",
-        help="standard operators only, for runtimes that reject functions, such as OpenVINO",
+        help="write standard operators only, for runtimes that reject functions, such as OpenVINO",
     )
     ffdnet.add_arguments(parser)
 

@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pruned weights (.safetensors); the published dense ones if not given",
     )
     group.add_argument(
-        "--size", type=_size, default=(640, 424), metavar="WxH", help="of images (default 640x424)"
+        "--size",
+        type=_size,
+        default=(640, 424),
+        metavar="WxH",
+        help="size of the images (default 640x424)",
     )
 
 

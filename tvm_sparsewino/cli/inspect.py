@@ -16,7 +16,7 @@ _LISTED = 8  # those that are named for a reason
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("network", type=Path, metavar="MODEL.so")
-    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+    parser.add_argument("--json", action="store_true", help="print everything, as JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:

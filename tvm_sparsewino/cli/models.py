@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=N,C,H,W",
-        help="shape of an input that an ONNX file leaves open, with a name for N where the batch "
-        "is to stay open; may be repeated",
+        help="shape of an input that an ONNX file leaves open, with a name for N if the batch is "
+        "to stay open; may be repeated",
     )
     ffdnet.add_arguments(parser)
 
@@ -52,7 +52,14 @@ def add_batches(parser: argparse.ArgumentParser) -> None:
         type=_sizes,
         metavar="N,N,...",
         help="batch sizes to make kernels for; the network then takes any number of rows, even if "
-        "it was made for one (default, where a model leaves its batch open: 1,4,16)",
+        "the model has a fixed batch (default for models with an open batch: 1,4,16)",
+    )
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """The threads of a call."""
+    parser.add_argument(
+        "--threads", type=int, help="threads of a call (default: TVM_NUM_THREADS or all cores)"
     )
 
 

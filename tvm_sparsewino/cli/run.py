@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from . import models
+
 HELP = "run a compiled network on arrays"
 
 
@@ -22,8 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="an .npz with one array per input, by name; or an .npy if there is one input",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.npz", help="for the outputs")
-    parser.add_argument("--threads", type=int, help="default: TVM_NUM_THREADS or all cores")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE.npz", help="write the outputs to this file"
+    )
+    models.add_threads(parser)
     parser.add_argument(
         "--repeat", type=_positive, default=1, metavar="N", help="run N times, print the median"
     )

@@ -10,7 +10,9 @@ HELP = "build the C++ program that runs compiled networks without Python"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("folder", type=Path, help="gets the program and the libraries it needs")
+    parser.add_argument(
+        "folder", type=Path, help="folder for the program and the libraries it needs"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

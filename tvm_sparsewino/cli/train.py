@@ -18,13 +18,19 @@ _FFDNET_OPTIONS = ("sparsity", "tile", "steps")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes. Options that are not given keep the recipe's value."""
     parser.add_argument("network", nargs="?", choices=NETWORKS, default="classifier")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for all results")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the run in DIR, where it was stopped"
+        "--out", type=Path, required=True, metavar="DIR", help="folder for all results"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run in DIR where it stopped"
     )
     classifier = parser.add_argument_group("classifier")
-    classifier.add_argument("--config", type=Path, metavar="FILE", help="TOML or JSON")
-    classifier.add_argument("--matrix", type=Path, metavar="FILE", help="many runs: TOML or JSON")
+    classifier.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings of one run, TOML or JSON"
+    )
+    classifier.add_argument(
+        "--matrix", type=Path, metavar="FILE", help="settings of many runs, TOML or JSON"
+    )
     classifier.add_argument("--data", type=Path, metavar="DIR", help="folder of the data set")
     classifier.add_argument(
         "--set",
@@ -34,12 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one setting, such as prune.sparsity=0.95; may be repeated",
     )
     classifier.add_argument(
-        "--records", type=Path, metavar="FILE", help="of a matrix (DIR/records.jsonl)"
+        "--records",
+        type=Path,
+        metavar="FILE",
+        help="records of a matrix (default DIR/records.jsonl)",
     )
     ffdnet = parser.add_argument_group("ffdnet")
     ffdnet.add_argument("--sparsity", type=float, help="share of zeros in every inner convolution")
     ffdnet.add_argument("--tile", type=int, help="outputs per tile and dimension")
-    ffdnet.add_argument("--steps", type=int, help="of fine-tuning")
+    ffdnet.add_argument("--steps", type=int, help="steps of fine-tuning")
 
 
 def run(arguments: argparse.Namespace) -> None:

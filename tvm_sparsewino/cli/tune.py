@@ -20,19 +20,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE.jsonl",
-        help="gets one line per convolution; what it holds stays",
+        help="file to append one line per convolution to",
     )
     parser.add_argument(
         "--budget",
         type=float,
         default=30.0,
         metavar="SECONDS",
-        help="for each distinct convolution (default 30)",
+        help="time for each distinct convolution (default 30)",
     )
-    parser.add_argument("--threads", type=int, help="default: TVM_NUM_THREADS or all cores")
-    remote = parser.add_argument_group("to measure on another machine")
-    remote.add_argument("--rpc-tracker", metavar="HOST:PORT", help="TVM's RPC tracker")
-    remote.add_argument("--rpc-key", metavar="KEY", help="the key of the machine's server")
+    models.add_threads(parser)
+    remote = parser.add_argument_group("measuring on another machine")
+    remote.add_argument("--rpc-tracker", metavar="HOST:PORT", help="address of TVM's RPC tracker")
+    remote.add_argument(
+        "--rpc-key", metavar="KEY", help="key under which the machine is registered"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
