@@ -13,7 +13,6 @@ from pathlib import Path
 import tvm
 from tvm import relax
 from tvm.ir import IRModule
-from tvm.relax.backend import DispatchSortScan
 
 from .._compat import module_text
 from ..config import CompileConfig, LayerPlan
@@ -79,14 +78,7 @@ def _phases(
     legalize = transform.LegalizeOps(operator_legalizers(cpu.lanes))
     yield (
         "legalize",
-        sequential(
-            [
-                JoinResponseNorms(cpu.lanes),
-                DispatchSortScan(),
-                transform.DecomposeOpsForInference(),
-                legalize,
-            ]
-        ),
+        sequential([JoinResponseNorms(cpu.lanes), transform.DecomposeOpsForInference(), legalize]),
     )
     yield (
         "fuse",
