@@ -14,7 +14,8 @@ import numpy as np
 from tvm.ir import Op
 
 from ..config import ACTIVATIONS, Epilogue
-from .sites import RISING, ConvSite, EpilogueMatch, is_pool, per_channel
+from ..pool_window import HALVING, Window
+from .sites import RISING, ConvSite, EpilogueMatch, per_channel, pool_window
 
 
 class EpilogueChain(ABC):
@@ -43,17 +44,20 @@ class EpilogueChain(ABC):
         """The longest chain of bias, residual add, activation and pool that only this one feeds.
 
         Args:
-            with_pool: whether 2x2 pooling with stride 2 is part of it; not behind a residual.
+            with_pool: whether a maximum, or a mean of 2x2 windows with stride 2, is part of it; not
+                behind a residual.
         """
         if self.bias is None:
             self.take_bias()
         self._take_residual()
         kind, leak = self.take_prelu() or self._take_activation()
-        pool = self._take_pool() if with_pool and self.residual is None else "none"
+        wanted = with_pool and self.residual is None
+        pool, window = self._take_pool() if wanted else ("none", HALVING)
         if pool == "max" and kind == "none":
             # The maximum of what never falls: the order makes no difference.
             kind, leak = self._take_activation(RISING)
-        epilogue = Epilogue(self.bias is not None, self.residual is not None, kind, leak, pool)
+        added = (self.bias is not None, self.residual is not None)
+        epilogue = Epilogue(*added, kind, leak, pool, window)
         return EpilogueMatch(
             self.tail, tuple(self.inner), epilogue, self.bias, self.slope, self.residual
         )
@@ -131,13 +135,16 @@ class EpilogueChain(ABC):
         self.advance(user)
         return taken
 
-    def _take_pool(self) -> str:
+    def _take_pool(self) -> tuple[str, Window]:
         for operator, pool in (("nn.max_pool2d", "max"), ("nn.avg_pool2d", "average")):
             found = self.next_call(operator)
-            if found and is_pool(found[1].attrs, self.shape, self.known_shape(found[1])):
+            if found is None:
+                continue
+            window = pool_window(found[1].attrs, self.shape, self.known_shape(found[1]))
+            if window is not None and (pool == "max" or window == HALVING):
                 self.advance(found[0])
-                return pool
-        return "none"
+                return pool, window
+        return "none", HALVING
 
 
 def pool_found(site: ConvSite, chain: type[EpilogueChain], graph: Any) -> ConvSite:
@@ -150,4 +157,5 @@ def pool_found(site: ConvSite, chain: type[EpilogueChain], graph: Any) -> ConvSi
     """
     if site.reason:
         return site
-    return replace(site, pool=chain(site, graph, set()).match(with_pool=True).epilogue.pool)
+    epilogue = chain(site, graph, set()).match(with_pool=True).epilogue
+    return replace(site, pool=epilogue.pool, window=epilogue.window)

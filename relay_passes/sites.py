@@ -13,9 +13,9 @@ import numpy as np
 from ..config import CompileConfig, ConvShape, Epilogue, LayerPlan
 from ..errors import ConfigError, ShapeError
 from ..geometry import as_padding, check_shape, winograd_refusal
-from ..geometry_pooling import output_shape
 from ..packing import pack
 from ..planner import kernel_weight, plan_left, plan_spatial, plan_winograd, with_pool
+from ..pool_window import HALVING, Window, window_between
 from ..records import Records
 from ..schedules.target import CpuTarget
 from .operators import winograd_algorithm
@@ -34,7 +34,7 @@ class ConvSite:
         m: the tile that Winograd weights were made for; 0 for spatial weights.
         relu: whether its negative transformed inputs count as zero.
         reason: why no kernel can take it; "" when one can.
-        pool: the 2x2 pooling with stride 2 that its chain ends with, as in :class:`Epilogue`.
+        pool, window: the pooling that its chain ends with, as in :class:`Epilogue`.
     """
 
     name: str
@@ -46,6 +46,7 @@ class ConvSite:
     relu: bool = False
     reason: str = ""
     pool: str = "none"
+    window: Window = HALVING
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +149,8 @@ def _checked(site: ConvSite) -> ConvSite:
     return ConvSite(site.name, site.call, site.var, reason=reason) if reason else site
 
 
-def is_pool(attrs: Any, shape: ConvShape, pooled: tuple[int, ...]) -> bool:
-    """Whether a pooling takes 2x2 windows with stride 2 of whole numbers of the map only.
+def pool_window(attrs: Any, shape: ConvShape, pooled: tuple[int, ...] | None) -> Window | None:
+    """The windows of a pooling; None of one that is not NCHW, has holes, or reads only padding.
 
     Args:
         attrs: those of the pooling.
@@ -157,11 +158,15 @@ def is_pool(attrs: Any, shape: ConvShape, pooled: tuple[int, ...]) -> bool:
         pooled: the shape of its result.
     """
     sizes = (attrs.pool_size, attrs.strides, attrs.dilation, attrs.padding)
-    window = tuple(tuple(int(n) for n in size) for size in sizes)
-    plain = window == ((2, 2), (2, 2), (1, 1), (0, 0, 0, 0))
+    size, stride, dilation, padding = (tuple(int(n) for n in values) for values in sizes)
     layouts = (attrs.layout, attrs.out_layout or attrs.layout)
-    whole = output_shape(shape, Epilogue(pool="max"))
-    return plain and layouts == ("NCHW", "NCHW") and pooled == whole
+    if layouts != ("NCHW", "NCHW") or dilation != (1, 1) or pooled is None:
+        return None
+    (top, left, *_), size_of_map = as_padding(padding), (shape.oh, shape.ow)
+    if top >= size[0] or left >= size[1]:
+        return None
+    window = window_between(size, stride, (top, left), size_of_map, pooled[2:])
+    return window if pooled == (shape.n, shape.k, *window.pooled(*size_of_map)) else None
 
 
 def per_channel(value: np.ndarray | None, channels: int, vector: bool = False) -> np.ndarray | None:
@@ -198,7 +203,7 @@ def plan_site(
         plan = plan_winograd(*layer, site.m, cpu, config, threads, records, site.relu)
     else:
         plan = plan_spatial(*layer, cpu, config, threads, records)
-    return with_pool(plan, site.pool, cpu, threads)
+    return with_pool(plan, site.pool, site.window, cpu, threads)
 
 
 def check_fits(plan: LayerPlan, site: ConvSite) -> None:
@@ -226,8 +231,10 @@ def check_pool(plan: LayerPlan, epilogue: Epilogue) -> None:
     Raises:
         ConfigError: it has one; says which.
     """
-    if plan.pool != epilogue.pool:
-        raise ConfigError(f"the plan's pool is {plan.pool!r}, the layer's {epilogue.pool!r}")
+    pools = ((plan.pool, plan.window), (epilogue.pool, epilogue.window))
+    if pools[0] != pools[1]:
+        have, want = (f"{pool!r}" + f" of {tuple(w)}" * (w != HALVING) for pool, w in pools)
+        raise ConfigError(f"the plan's pool is {have}, the layer's {want}")
 
 
 def packed_arrays(site: ConvSite, plan: LayerPlan, cpu: CpuTarget) -> tuple[np.ndarray, ...]:

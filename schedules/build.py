@@ -13,6 +13,7 @@ from ..geometry_depthwise import depthwise_layout, is_depthwise
 from ..geometry_direct import direct_layout
 from ..geometry_pooling import output_shape, pool_refusal
 from ..geometry_sparse import sparse_layout
+from ..pool_window import HALVING
 from .depthwise import emit_depthwise
 from .direct_conv import emit_direct_conv
 from .epilogue import EpilogueOperands
@@ -57,9 +58,12 @@ def build_conv(
         raise ConfigError(f"there is no kernel for algorithm {plan.algorithm!r}")
     shape = plan.conv
     check_shape(shape)
-    refusal = pool_refusal(plan, epilogue.residual) if epilogue.pool != "none" else ""
+    refusal = pool_refusal(plan, epilogue) if epilogue.pool != "none" else ""
     if refusal:
         raise ConfigError(f"no kernel pools here: {refusal}")
+    pools = ((plan.pool, plan.window), (epilogue.pool, epilogue.window))
+    if plan.algorithm == "sparse_direct" and pools[0] != pools[1]:
+        raise ConfigError(f"a plan whose pool is {pools[0]} has no kernel that pools {pools[1]}")
     out_shape = (shape.n, shape.k, shape.oh, shape.ow)
     with tvm_ir.prim_func(kernel_name(plan, epilogue)) as builder:
         data = tvm_ir.arg("data", (shape.n, shape.c, shape.h, shape.w), "float32")
@@ -111,4 +115,5 @@ def kernel_name(plan: LayerPlan, epilogue: Epilogue) -> str:
     parts += ["bias"] * epilogue.bias + ["add"] * epilogue.residual
     parts += [epilogue.activation] * (epilogue.activation != "none")
     parts += [f"{epilogue.pool}_pool"] * (epilogue.pool != "none")
+    parts += ["x".join(map(str, epilogue.window))] * (epilogue.window != HALVING)
     return "_".join(parts)

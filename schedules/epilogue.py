@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import _compat as tvm_ir
 from .._compat import tir
 from ..config import Epilogue
+
+# What never falls may as well come after a maximum.
+RISING = ("none", "relu", "relu6")
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,16 @@ class EpilogueOperands:
             share = tvm_ir.broadcast(1.0 / len(windows[0]), lanes)
             sums = [_fold(self._each(w, k, lanes), lambda a, b: a + b) for w in windows]
             return [tvm_ir.bind(total * share) for total in sums]
-        # What never falls may as well come after the maximum.
-        if self.epilogue.activation in ("none", "relu", "relu6"):
+        if self.epilogue.activation in RISING:
             largest = [_fold(window, tir.max) for window in windows]
             return self._each(largest, k, lanes)
         return [_fold(self._each(window, k, lanes), tir.max) for window in windows]
+
+    @property
+    def around_maximum(self) -> tuple[EpilogueOperands, EpilogueOperands]:
+        """What comes before and what after the maximum of outputs that are stored in between."""
+        plain = replace(self, epilogue=replace(self.epilogue, activation="none"))
+        return (plain, self) if self.epilogue.activation in RISING else (self, plain)
 
     def _each(self, values: list[Any], k: Any, lanes: int) -> list[Any]:
         return [tvm_ir.bind(self.activate(value, k, lanes)) for value in values]

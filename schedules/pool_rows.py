@@ -77,7 +77,7 @@ def build_pool(shape: Sequence[int], kind: str, pool: Pool, lanes: int) -> tir.P
         ):
             base = tvm_ir.bind(wide(plane) * (h * w))
             to = tvm_ir.bind(wide(plane) * (oh * ow))
-            row_of = _Rows(kind, pool, (h, w), lanes, source, table)
+            row_of = PoolRow(kind, pool, w, lanes, source, table)
             for first, last, taps in _runs(pool, h):
                 with T.serial(first, last) as y:
                     top = y * pool.stride[0] - pool.padding[0]
@@ -88,13 +88,21 @@ def build_pool(shape: Sequence[int], kind: str, pool: Pool, lanes: int) -> tir.P
     return builder.get()
 
 
-class _Rows:
-    """What the outputs of a row are, from rows of the map."""
+class PoolRow:
+    """What the outputs of a row are, from rows of the map.
+
+    Args:
+        kind, pool, lanes: as for :func:`build_pool`; vectors are shorter where rows are.
+        width: columns of the map.
+        source: what index vectors of numbers of the map find them in.
+        table: as :func:`pool_table` makes it.
+    """
 
     def __init__(
-        self, kind: str, pool: Pool, size: tuple[int, int], lanes: int, source: Any, table: Any
+        self, kind: str, pool: Pool, width: int, lanes: int, source: Any, table: Any
     ) -> None:
-        self.kind, self.pool, self.width, self.lanes = kind, pool, size[1], lanes
+        self.kind, self.pool, self.width = kind, pool, width
+        self.lanes = lanes = _lanes(pool, width, lanes)
         self.source, self.table = source, table
         lowest = tvm_ir.bind(table[0]) if kind == "max" else 0.0
         self.beyond = tvm_ir.bind(tvm_ir.broadcast(lowest, lanes))

@@ -23,6 +23,8 @@ AHEAD = 2  # slices; 1 where a slice passes several tiles before the next
 
 def prefetch_ahead(work: Work, number: Any, index: Any) -> None:
     """Emit the requests that go out before slice ``index`` for tile ``number`` is computed."""
+    if work.layout.window is not None:
+        return  # inputs are copied, and outputs stay in L2 until they are pooled
     if work.layout.channel_blocks == 1:
         _prefetch_outputs(work, number, index)
     else:

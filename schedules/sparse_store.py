@@ -40,45 +40,54 @@ def store_row(
     """
     k = tvm_ir.bind(work.first_output + member)
     if work.layout.all_rows_exist:
-        _store(work, sums, k, number, corner, places)
+        _store(work, sums, (member, k), number, corner, places)
         return
     with T.If(member < work.layout.k_block), T.Then():
-        _store(work, sums, k, number, corner, places)
+        _store(work, sums, (member, k), number, corner, places)
 
 
 def _store(
     work: Work,
     sums: list[Any],
-    k: Any,
+    channel: tuple[Any, Any],
     number: Any,
     corner: tuple[Any, Any],
     places: list[tuple[int, int]],
 ) -> None:
-    lanes = work.layout.lanes
+    (_, k), lanes = channel, work.layout.lanes
     biased = [tvm_ir.bind(work.epilogue.add_bias(value, k, lanes)) for value in sums]
     if work.tile.is_buffered:
-        _store_short_lines(work, biased, k, corner, places)
+        _store_short_lines(work, biased, channel, corner, places)
     elif work.epilogue.residual is not None and stores_once(work.layout):
         _store_once(work, biased, k, number, corner[1])
     else:
         for value, (dy, dx) in zip(biased, places, strict=True):
-            _put(work, value, k, corner, (dy, dx), lanes)
+            _put(work, value, channel, corner, (dy, dx), lanes)
 
 
 def _put(
-    work: Work, value: Any, k: Any, corner: tuple[Any, Any], place: tuple[Any, Any], width: int
+    work: Work,
+    value: Any,
+    channel: tuple[Any, Any],
+    corner: tuple[Any, Any],
+    place: tuple[Any, Any],
+    width: int,
 ) -> None:
     """Finish and store ``width`` pixels; those behind the panel's end are moved back to its end."""
-    layout, (y, x), (dy, dx) = work.layout, corner, place
+    layout, (member, k), (y, x), (dy, dx) = work.layout, channel, corner, place
     line, pixel = (0, work.start + x + dx) if layout.is_flat else (work.start + y, x + dx)
     if layout.reach > layout.line:
         pixel = tir.min(pixel, work.start + (layout.line - layout.lanes))
-    where = [work.image, k, line + dy, tvm_ir.ramp(pixel, 1, width)]
+    where = [work.image, work.stored_channel(member, k), line + dy, tvm_ir.ramp(pixel, 1, width)]
     T.buffer_store(work.output, work.epilogue.finish(value, where, k, width), where)
 
 
 def _store_short_lines(
-    work: Work, values: list[Any], k: Any, corner: tuple[Any, Any], places: list[tuple[int, int]]
+    work: Work,
+    values: list[Any],
+    channel: tuple[Any, Any],
+    corner: tuple[Any, Any],
+    places: list[tuple[int, int]],
 ) -> None:
     """Lines shorter than a vector, whose vectors run through the gaps between them."""
     layout, lanes = work.layout, work.layout.lanes
@@ -90,7 +99,7 @@ def _store_short_lines(
     with T.serial(0, work.tile.lines) as line:
         for first in dict.fromkeys((0, layout.line - width)):
             place = tvm_ir.ramp(line * layout.row_stride + first, 1, width)
-            _put(work, work.tail[place], k, corner, (line, first), width)
+            _put(work, work.tail[place], channel, corner, (line, first), width)
 
 
 def _store_once(work: Work, values: list[Any], k: Any, number: Any, x: Any) -> None:

@@ -26,13 +26,13 @@ class Work:
         partial: sums of the channels so far, for each tile those of ``k_block`` output channels and
             one more that takes what rows without one compute.
         tail: scratch of one tile's sums, for lines that are shorter than a vector.
-        output: buffer [N, K, OH, OW].
+        output: buffer [N, K, OH, OW]; of rows that wait for a pool [1, k_block, slots, OW].
         epilogue: what follows the convolution, with its buffers.
         image: image of the batch.
         block: block of output channels, counted through the groups.
         part: which block of input channels.
         first_input: its first channel.
-        start: first output row, or pixel of a flat layout.
+        start: first output row, or pixel of a flat layout; of rows that wait for a pool the slot.
         again: rows or pixels, from ``start`` on, that the panel before computes as well.
     """
 
@@ -58,6 +58,10 @@ class Work:
         layout = self.layout
         group, block = self.block // layout.k_blocks, self.block % layout.k_blocks
         return group * layout.per_group + block * layout.k_block
+
+    def stored_channel(self, member: Any, k: Any) -> Any:
+        """Where output channel ``k``, the ``member``-th of its block, lies in the output."""
+        return k if self.layout.window is None else member
 
     @property
     def is_last(self) -> Any:

@@ -85,6 +85,8 @@ class Case:
             split_k=self.split_k,
             sharers=self.sharers,
             winograd_relu=self.winograd_relu,
+            pool=self.epilogue.pool,
+            window=self.epilogue.window,
         )
 
     def __str__(self):

@@ -33,6 +33,7 @@ LAYERS = (
         "config",
         "weights",
         "onnx_graph",
+        "pool_window",
         "structure",
         "row_slices",
         "config_linear",

@@ -5,6 +5,7 @@ for the rounding of a sum of four.
 """
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -103,13 +104,13 @@ def test_the_bias_of_a_filter_without_a_column_of_ones(activation):
     [
         (Case(conv(6, 6), m=3), "tiles of 3 x 3 outputs cut windows apart"),
         (Case(conv(1, 6), m=2), "a 1x6 map has no window"),
-        (Case(conv(6, 6), m=0, algorithm=DIRECT), "only Winograd kernels pool, not 'dense_direct'"),
+        (Case(conv(6, 6), m=0, algorithm=DIRECT), "only .* sparse direct kernels pool, not 'dense"),
         (Case(conv(6, 6), epilogue=Epilogue(residual=True)), "a residual is added before it"),
     ],
 )
 def test_what_no_kernel_pools_is_refused(case, reason):
-    assert pool_refusal(case.plan, case.epilogue.residual) == reason
     epilogue = dataclasses.replace(case.epilogue, pool="max")
+    assert re.search(reason, pool_refusal(case.plan, epilogue))
     with pytest.raises(ConfigError, match=reason):
         build_conv(case.plan, epilogue, (((1,), "int32"),) * 4, 8, 16)
 

@@ -13,7 +13,9 @@ from tvm_sparsewino.cook_toom import cook_toom
 from tvm_sparsewino.cost import saved_by_pool
 from tvm_sparsewino.cost_quantities import AVX2
 from tvm_sparsewino.errors import ConfigError
+from tvm_sparsewino.geometry_sparse import sparse_layout
 from tvm_sparsewino.planner import machine, with_pool
+from tvm_sparsewino.pool_window import HALVING
 from tvm_sparsewino.relay_passes import SparsifyConvs, plan, sparsewino_pipeline
 from tvm_sparsewino.relay_passes import operators as names
 from tvm_sparsewino.schedules.target import parse_target
@@ -140,7 +142,7 @@ def test_three_of_four_lines_count_as_saved(u):
     """Of a map beyond L2, on every core its share; a plan's cost never falls below nothing."""
     (layer,) = plan(module(lambda b, x: winograd(b, x, u), SHAPE), TARGET)
     cpu = parse_target(TARGET)
-    assert with_pool(layer, "max", cpu).cost_cycles == layer.cost_cycles  # all in L2
+    assert with_pool(layer, "max", HALVING, cpu).cost_cycles == layer.cost_cycles  # all in L2
     large = dataclasses.replace(layer.conv, k=64, h=224, w=224)
     saved = saved_by_pool(large, machine(cpu))
     whole = 64 * large.oh * large.ow / 16
@@ -149,7 +151,84 @@ def test_three_of_four_lines_count_as_saved(u):
         saved_by_pool(large, AVX2) / 2
     )
     cheap = dataclasses.replace(layer, conv=large, cost_cycles=1.0)
-    assert with_pool(cheap, "max", cpu).cost_cycles == 0
+    assert with_pool(cheap, "max", HALVING, cpu).cost_cycles == 0
+
+
+# A map beyond half of L2, so that it pays, and one that is not; 90 % zeros.
+LARGE, SMALL = (1, 3, 96, 130), (1, 3, 24, 26)
+
+
+def stem_module(rng, shape, k=32, stride=2, **options):
+    weight = rng.standard_normal((k, 3, 7, 7)) * (rng.random((k, 3, 7, 7)) < 0.1)
+
+    def build(b, x):
+        y = b.emit(RELU(conv(b, x, weight.astype("float32"), strides=stride, padding=3)))
+        return b.emit(relax.op.nn.max_pool2d(y, (3, 3), (2, 2), **options))
+
+    return module(build, shape)
+
+
+@pytest.mark.parametrize("options", [{"padding": (1, 1)}, {}, {"ceil_mode": True}], ids=str)
+def test_a_sparse_direct_kernel_pools_rows_where_it_pays(rng, options):
+    before = stem_module(rng, LARGE, k=64, **options)
+    after, (layer,) = sparsify(before)
+    assert operators(after) == [names.SPARSE_DIRECT]
+    assert (layer.pool, layer.window[:4]) == ("max", (3, 3, 2, 2))
+    assert "with the 3x3 max pool behind it, which saves" in layer.reason
+    assert epilogue_of(after).window == layer.window
+    without = SparsifyConvs([plain(layer)], TARGET)(before)
+    assert operators(without) == [names.SPARSE_DIRECT, "relax.nn.max_pool2d"]
+    x = rng.standard_normal(LARGE).astype("float32")
+    got, want = (evaluate(m, x, pipeline=sparsewino_pipeline()) for m in (after, without))
+    np.testing.assert_array_equal(got, want)
+
+
+def plain(layer):
+    return dataclasses.replace(layer, pool="none", window=HALVING)
+
+
+def test_a_sparse_direct_kernel_leaves_a_pool_that_saves_nothing(rng):
+    after, (layer,) = sparsify(stem_module(rng, SMALL))
+    assert operators(after) == [names.SPARSE_DIRECT, "relax.nn.max_pool2d"]
+    assert layer.pool == "none"
+    assert layer.reason.endswith("without the 3x3 max pool behind it: nothing is saved by both")
+
+
+def test_a_sparse_direct_kernel_leaves_a_pool_of_rows_beyond_the_cache(rng):
+    cpu = parse_target(TARGET)
+    (layer,) = plan(stem_module(rng, LARGE, k=64, padding=(1, 1)), TARGET)
+    small = dataclasses.replace(cpu, l2_bytes=2**14)
+    left = with_pool(plain(layer), "max", layer.window, small)
+    assert left.pool == "none"
+    assert left.reason.endswith(
+        "without the 3x3 max pool behind it: no blocking leaves its rows in L2"
+    )
+
+
+def test_every_thread_has_a_block_of_a_pooled_layer(rng):
+    """All panels of a block are one task."""
+    before = stem_module(rng, LARGE, k=64, padding=(1, 1))
+    for threads in (1, 2, 3):
+        (layer,) = plan(before, TARGET, threads=threads)
+        layout = sparse_layout(layer, 4)
+        assert layer.pool == "max" and layout.tasks >= threads
+
+
+def test_a_plan_with_other_windows_is_refused(rng):
+    before = stem_module(rng, LARGE, k=64, padding=(1, 1))
+    (layer,) = plan(before, TARGET)
+    other = dataclasses.replace(layer, window=HALVING)
+    with pytest.raises(ConfigError, match=r"'max', the layer's 'max' of \(3, 3, 2, 2, 1, 1"):
+        SparsifyConvs([other], TARGET)(before)
+
+
+def test_windows_of_padding_alone_stay(rng, u):
+    def build(b, x):
+        y = winograd(b, x, u)
+        return b.emit(relax.op.nn.max_pool2d(y, (1, 2), (1, 2), padding=(1, 0, 0, 0)))
+
+    after, (layer,) = sparsify(module(build, SHAPE))
+    assert operators(after) == [names.SPARSE, "relax.nn.max_pool2d"] and layer.pool == "none"
 
 
 @pytest.mark.parametrize("pool", [max_pool, average_pool])

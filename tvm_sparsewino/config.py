@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .errors import ConfigError
+from .pool_window import HALVING, Window, checked_window
 
 VERSION = 1
 
@@ -289,10 +290,11 @@ class Epilogue(_Checked):
         residual: add a tensor of the output's shape.
         activation: one of ``ACTIVATIONS``; "prelu" takes a slope per channel as an operand.
         slope: negative slope of "leaky_relu".
-        pool: one of ``POOLS``; 2x2 windows with stride 2, incomplete windows are dropped.
+        pool: one of ``POOLS``.
+        window: of the pool; no number beyond the map is ever the largest.
 
     Raises:
-        ConfigError: an unknown activation or pool.
+        ConfigError: an unknown activation or pool, or a window without sense.
     """
 
     bias: bool = False
@@ -300,8 +302,10 @@ class Epilogue(_Checked):
     activation: str = "none"
     slope: float = 0.0
     pool: str = "none"
+    window: Window = HALVING
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "window", checked_window(self.window))
         _check(self.activation in ACTIVATIONS, f"unknown activation {self.activation!r}")
         _check(self.pool in POOLS, f"unknown pool {self.pool!r}")
 
@@ -330,7 +334,8 @@ class LayerPlan(_Checked):
             threads first compute whole panels, equally many each, and then share the remaining
             panels block by block.
         winograd_relu: whether negative transformed inputs count as zero.
-        pool: the 2x2 pooling with stride 2 that ends the kernel, one of ``POOLS``.
+        pool: the pooling that ends the kernel, one of ``POOLS``.
+        window: of the pooling.
 
     Raises:
         ConfigError: a value out of range, or an option that the algorithm does not have.
@@ -354,8 +359,10 @@ class LayerPlan(_Checked):
     sharers: int = 0
     winograd_relu: bool = False
     pool: str = "none"
+    window: Window = HALVING
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "window", checked_window(self.window))
         _check(
             not self.winograd_relu or self.algorithm.endswith("winograd"),
             f"only a Winograd kernel transforms inputs, got winograd_relu of {self.algorithm!r}",

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil
+from math import ceil, prod
 
 from .config import ConvShape, LayerPlan
 from .cost import Cost
@@ -24,7 +24,7 @@ from .cost_quantities import (
     Blocking,
     Core,
 )
-from .geometry import CACHE_LINE, FLOAT_BYTES, ceil_div, check_shape
+from .geometry import CACHE_LINE, FLOAT_BYTES, ceil_div, check_shape, round_up
 from .geometry_sparse import (
     SparseLayout,
     Tile,
@@ -33,6 +33,7 @@ from .geometry_sparse import (
     sparse_layout,
     thinned,
 )
+from .pool_window import Window
 
 L1_SHARE = 0.6  # of L1 that holds a tile's inputs; weights and sums pass through the rest
 RUN_SHARE, RUN_LINES = 0.8, 0.85  # the same of copied runs, and what a line of them costs from L2
@@ -104,53 +105,86 @@ def predict_sparse_direct(shape: ConvShape, density: float, core: Core) -> Cost:
 
 
 @lru_cache(maxsize=1024)
-def ranked_sparse_direct(shape: ConvShape, density: float, core: Core) -> tuple[Cost, ...]:
-    """The costs of every blocking that the model knows, lowest first."""
+def ranked_sparse_direct(
+    shape: ConvShape, density: float, core: Core, window: Window | None = None
+) -> tuple[Cost, ...]:
+    """The costs of every blocking that the model knows, lowest first.
+
+    Args:
+        shape, density, core: as for :func:`predict_sparse_direct`.
+        window: of the maximum that rows are pooled with, whose own cost is left out; None without.
+    """
     check_shape(shape)
     costs = []
-    for blocking in _blockings(shape, core):
-        layout = sparse_layout(_plan(shape, blocking), core.lanes)
+    for blocking in _blockings(shape, core, window):
+        layout = sparse_layout(_plan(shape, blocking, window), core.lanes)
         work = count_work(layout, density, core)
         flops = int(shape.direct_flops * density)
         costs.append(Cost(*work.cycles(PRICES), flops, blocking))
     return tuple(sorted(costs, key=lambda cost: cost.cycles))
 
 
-def _blockings(shape: ConvShape, core: Core) -> Iterator[Blocking]:
+def pooled_sparse_direct(plan: LayerPlan, window: Window, core: Core) -> tuple[float, Cost | None]:
+    """Cycles of ``plan`` with a pool behind it, and the cost of what does both; None without any.
+
+    What both take, the pool's operations, is left out.
+
+    Args:
+        plan: of a sparse direct kernel without a pool.
+        window: of the maximum.
+        core: the machine.
+    """
+    shape = plan.conv
+    apart = sum(count_work(sparse_layout(plan, core.lanes), plan.density, core).cycles(PRICES))
+    whole, part = shape.n * shape.k * shape.oh * shape.ow, shape.n * shape.k
+    part *= prod(window.pooled(shape.oh, shape.ow))
+    lines = _is_far(whole, core) * whole + _is_far(part, core) * part
+    apart += PRICES.far_lines * lines / CACHE_LINE / core.threads
+    return apart, next(iter(ranked_sparse_direct(shape, plan.density, core, window)), None)
+
+
+def _blockings(shape: ConvShape, core: Core, window: Window | None) -> Iterator[Blocking]:
     per_group, channels = shape.k // shape.groups, shape.c // shape.groups
     k_blocks = [min(k or per_group, per_group) for k in (K_BLOCKS if core.threads > 1 else (0,))]
+    if window is not None:  # all panels of a block are one task
+        k_blocks.append(min(round_up(ceil_div(per_group, core.threads), ROWS[-1]), per_group))
     runs = choose_kind(thinned(shape, core.lanes), core.lanes) == "runs"
     listed = RUN_BLOCKS if runs else CHANNEL_BLOCKS
     blocks = dict.fromkeys(min(c or channels, channels) for c in listed)
     seen = set()
     for rows in dict.fromkeys(min(rows, per_group) for rows in ROWS):
         for vectors in RUN_VECTORS if runs else PANEL_VECTORS:
-            panel = sparse_layout(_plan(shape, Blocking(vectors, 0, 0, rows)), core.lanes).rows
+            panel = _plan(shape, Blocking(vectors, 0, 0, rows), window)
+            panel = sparse_layout(panel, core.lanes).rows
             for k in dict.fromkeys(k_blocks):
                 for c in blocks:
                     blocking = Blocking(vectors, k, c, rows)
-                    if (panel, k, c, rows) not in seen and _is_small(shape, blocking, core):
+                    small = _is_small(shape, blocking, core, window)
+                    if small and (panel, k, c, rows) not in seen:
                         seen.add((panel, k, c, rows))
                         yield blocking
 
 
-def _is_small(shape: ConvShape, blocking: Blocking, core: Core) -> bool:
-    """Whether a thread needs little memory, or no smaller panel is compared."""
-    if blocking.panel_vectors == PANEL_VECTORS[0]:
-        return True
-    layout = sparse_layout(_plan(shape, blocking), core.lanes)
-    return memory_bytes(layout, core) <= MOST_L2 * core.l2_bytes
+def _is_small(shape: ConvShape, blocking: Blocking, core: Core, window: Window | None) -> bool:
+    """Whether a thread needs little memory, or no smaller panel is compared; rows that wait for a
+    pool have to stay in L2.
+    """
+    memory = memory_bytes(sparse_layout(_plan(shape, blocking, window), core.lanes), core)
+    if window is not None:
+        return memory <= L2_SHARE * core.l2_bytes
+    return blocking.panel_vectors == PANEL_VECTORS[0] or memory <= MOST_L2 * core.l2_bytes
 
 
-def _plan(shape: ConvShape, blocking: Blocking) -> LayerPlan:
-    return LayerPlan("", shape, 1.0, "sparse_direct", 0, *vars(blocking).values())
+def _plan(shape: ConvShape, blocking: Blocking, window: Window | None) -> LayerPlan:
+    pool = {} if window is None else {"pool": "max", "window": window}
+    return LayerPlan("", shape, 1.0, "sparse_direct", 0, *vars(blocking).values(), **pool)
 
 
 def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
     """What the core that has most to do does."""
     shape, rows = layout.shape, layout.rows_at_once
     tile = register_tile(layout, core.vector_registers)
-    tasks = ceil_div(layout.tasks, core.threads)
+    tasks = ceil_div(layout.tasks, core.threads) * layout.turns
     tiles = tasks * tile.count * layout.slices
     steps = tiles * density * layout.channels * shape.taps
     missing = _missing(layout, tile, core)
@@ -174,7 +208,7 @@ def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
         steps * lines * missing + (0.0 if spills else met),
         tiles * layout.channel_blocks,
         vectors * (layout.channel_blocks - 1) * (FAR_SUMS if spills else 1),
-        vectors,
+        vectors + tasks * _kept_vectors(layout),
         copied if in_order else 0.0,
         thin_vectors + (0.0 if in_order else copied),
         thin_rows + copied_rows,
@@ -186,10 +220,16 @@ def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
 
 
 def memory_bytes(layout: SparseLayout, core: Core) -> int:
-    """Bytes of a thread's scratch: copied rows, and sums that are put aside."""
+    """Bytes of a thread's scratch: copied rows, sums that are put aside, rows to be pooled."""
     tile = register_tile(layout, core.vector_registers)
     sums = tile.count * tile.vectors * layout.lanes * (layout.k_block + 1)
-    return FLOAT_BYTES * (layout.scratch_size + (sums if layout.channel_blocks > 1 else 0))
+    waiting = layout.staged_size + (sums if layout.channel_blocks > 1 else 0)
+    return FLOAT_BYTES * (layout.scratch_size + waiting)
+
+
+def _kept_vectors(layout: SparseLayout) -> int:
+    """Vectors of rows that a panel's pool leaves for the next."""
+    return layout.k_block * layout.pooled.kept * layout.row_vectors if layout.window else 0
 
 
 def _step(layout: SparseLayout, tile: Tile) -> float:
@@ -264,9 +304,8 @@ def _far_lines(layout: SparseLayout, core: Core) -> float:
     Those that two panels write a part of come twice: all other channels are written in between.
     """
     shape, pixels = layout.shape, layout.rows * (1 if layout.is_flat else layout.shape.ow)
-    read, written = (
-        shape.n * k for k in (shape.c * shape.h * shape.w, shape.k * shape.oh * shape.ow)
-    )
+    out = layout.window.pooled(shape.oh, shape.ow) if layout.window else (shape.oh, shape.ow)
+    read, written = (n * shape.n for n in (shape.c * shape.h * shape.w, shape.k * prod(out)))
     again = ceil_div(pixels, CACHE_LINE) * CACHE_LINE / pixels if layout.panels > 1 else 1.0
     return (_is_far(read, core) * read + _is_far(written, core) * written * again) / CACHE_LINE
 

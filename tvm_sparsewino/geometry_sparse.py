@@ -21,6 +21,9 @@ of their own first, *thinned*, which is then read as above, by a filter of strid
 Outputs are computed along *lines*: runs of pixels that lie together in the output and whose inputs
 lie together in a plane. A line is an output row, or all pixels of a panel where rows follow each
 other without a gap.
+
+Behind a pool nothing of the map before it is written: a task computes the panels of its block of
+output channels one after the other, and pools each (:class:`.geometry_pooling.PooledRows`).
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ from .geometry_panels import (
     even_share,
     panel_rows,
 )
+from .geometry_pooling import PooledRows
+from .pool_window import Window
 
 SHORT_RUN = 128  # floats of a copied run up to which none aliases with another in L1
 ALIGNED_SHARE = 1 / 3  # of a filter's columns that must gain by rows of whole vectors
@@ -97,10 +102,12 @@ class SparseLayout(BlockedPanels):
         kind: "map", "runs" or "planes", see above.
         step: rows and columns of the map from one that is read to the next; (1, 1) where none is
             thinned.
+        window: of the maximum that the rows are pooled with; None where they are not.
     """
 
     kind: str
     step: tuple[int, int] = (1, 1)
+    window: Window | None = None
 
     @property
     def is_thinned(self) -> bool:
@@ -122,7 +129,34 @@ class SparseLayout(BlockedPanels):
     @property
     def total_rows(self) -> int:
         """What panels cut: output rows, or pixels."""
+        if self.pooled is not None:
+            return self.pooled.needed
         return self.shape.oh * self.shape.ow if self.is_flat else self.shape.oh
+
+    @cached_property
+    def pooled(self) -> PooledRows | None:
+        """How rows are pooled, if they are."""
+        if self.window is None:
+            return None
+        height, width = self.shape.oh, self.shape.ow
+        return PooledRows(self.window, height, self.window.pooled(height, width)[0], self.rows)
+
+    @property
+    def staged_size(self) -> int:
+        """Floats of the rows that wait for a pool."""
+        if self.pooled is None:
+            return 0
+        return self.k_block * self.pooled.slots * self.shape.ow
+
+    @property
+    def turns(self) -> int:
+        """Panels that a task computes."""
+        return 1 if self.window is None else self.panels
+
+    @property
+    def tasks(self) -> int:
+        """Independent pieces of work, as of any direct convolution, or of all panels together."""
+        return super().tasks // self.turns
 
     @property
     def all_rows_exist(self) -> bool:
@@ -252,7 +286,10 @@ def sparse_layout(plan: LayerPlan, lanes: int) -> SparseLayout:
         rows = min(round_up(share, lanes), pixels)
     else:
         rows = panel_rows(shape.oh, shape.ow, lanes, True, plan.panel_vectors)
-    return SparseLayout(shape, lanes, rows, *channel_sizes(plan), kind, step)
+    window = None if plan.pool == "none" else plan.window
+    if window is not None:
+        rows = round_up(rows, window.down)
+    return SparseLayout(shape, lanes, rows, *channel_sizes(plan), kind, step, window)
 
 
 @dataclass(frozen=True)

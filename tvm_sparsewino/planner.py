@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .config import CompileConfig, ConvShape, LayerPlan
+from .config import CompileConfig, ConvShape, Epilogue, LayerPlan
 from .cook_toom import cook_toom
 from .cost import Core, Cost, predict, saved_by_pool
 from .cost_direct import predict_direct
-from .cost_sparse import predict_sparse_direct
+from .cost_sparse import pooled_sparse_direct, predict_sparse_direct
 from .geometry import winograd_refusal
 from .geometry_pooling import pool_refusal
+from .pool_window import Window
 from .records import LayerKey, Records, layer_key
 from .schedules.target import CpuTarget
 from .structure import detect_structure
@@ -163,23 +164,50 @@ def plan_spatial(
     return _as_recorded(planned, options, origin, key, records)
 
 
-def with_pool(plan: LayerPlan, pool: str, target: CpuTarget, threads: int = 1) -> LayerPlan:
-    """``plan`` with the pool that follows the layer, if its kernel can do that.
+def with_pool(
+    plan: LayerPlan, pool: str, window: Window, target: CpuTarget, threads: int = 1
+) -> LayerPlan:
+    """``plan`` with the pool that follows the layer, if its kernel can do that and gains by it.
 
     Args:
         plan: what runs the layer.
         pool: one of ``POOLS``.
+        window: of the pool.
         target: the CPU.
         threads: cores that work together.
     """
-    if pool == "none" or pool_refusal(plan):
+    if pool == "none" or pool_refusal(plan, Epilogue(pool=pool, window=window)):
         return plan
-    saved = saved_by_pool(plan.conv, machine(target, threads))
+    core = machine(target, threads)
+    if plan.algorithm == "sparse_direct":
+        return _with_pooled_rows(plan, pool, window, core)
+    saved = saved_by_pool(plan.conv, core)
     return dataclasses.replace(
         plan,
         pool=pool,
         cost_cycles=max(0.0, plan.cost_cycles - saved),
         reason=f"{plan.reason}; with the 2x2 {pool} pool behind it",
+    )
+
+
+def _with_pooled_rows(plan: LayerPlan, pool: str, window: Window, core: Core) -> LayerPlan:
+    """``plan`` with the blocking whose rows stay in L2 until they are pooled, or why without."""
+    apart, cost = pooled_sparse_direct(plan, window, core)
+    text = f"the {window.rows}x{window.columns} {pool} pool behind it"
+    if cost is None or cost.cycles >= apart:
+        why = "no blocking leaves its rows in L2" if cost is None else "nothing is saved by both"
+        return dataclasses.replace(plan, reason=f"{plan.reason}; without {text}: {why}")
+    saved = (apart - cost.cycles) / 1e6
+    return dataclasses.replace(
+        plan,
+        pool=pool,
+        window=window,
+        panel_vectors=cost.blocking.panel_vectors,
+        k_block=cost.blocking.k_block,
+        channel_block=cost.blocking.channel_block,
+        rows_at_once=cost.blocking.rows_at_once,
+        cost_cycles=cost.cycles,
+        reason=f"{plan.reason}; with {text}, which saves {saved:.3g} Mcycles",
     )
 
 
