@@ -42,6 +42,14 @@ def test_memory_in_bytes(monkeypatch, tmp_path):
     assert host.resident_bytes("VmNone") is None
 
 
+def test_memory_that_is_free(monkeypatch, tmp_path):
+    path = tmp_path / "meminfo"
+    monkeypatch.setattr(host, "_SYSTEM", path)
+    assert host.available_bytes() is None
+    path.write_text("MemTotal:  4096 kB\nMemFree:   1024 kB\nMemAvailable:    2048 kB\n")
+    assert host.available_bytes() == 2 << 20
+
+
 def test_memory_that_the_system_does_not_tell(nothing):
     assert host.resident_bytes(host.PEAK) is None
     assert not host.can_reset_peak()

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from tvm_sparsewino import host
 from tvm_sparsewino.errors import PruneError, ShapeError
 from tvm_sparsewino.nn import WinogradConv2d, convert, second_order
-from tvm_sparsewino.nn.least_squares import PRIOR, LeastSquares, coefficients_of
+from tvm_sparsewino.nn.least_squares import PRIOR, LeastSquares, coefficients_of, needed_bytes
 from tvm_sparsewino.nn.masks import choose_masks
 from tvm_sparsewino.nn.second_order import output_gains, prune_network
 from tvm_sparsewino.nn.sparse_solution import Normalised, keep_largest
@@ -330,6 +331,37 @@ def test_bad_requests():
         prune_network(model, x, {"0": 0.5})
     with pytest.raises(PruneError, match="layer '0': its input is zero"):
         prune_network(model, [torch.zeros(1, 3, 8, 8)], 0.5)
+
+
+def test_layers_whose_problem_does_not_fit_into_memory(monkeypatch):
+    model = convert(small_net(), 2)
+    x = [torch.randn(1, 3, 8, 8)]
+    sizes = {3: 48, 8: 128}  # 16 coefficients for each input channel
+    layers = [layer for layer in model.modules() if isinstance(layer, WinogradConv2d)]
+    assert [needed_bytes(layer) for layer in layers] == [
+        3 * 4 * sizes[layer.weight.shape[2]] ** 2 for layer in layers
+    ]
+    monkeypatch.setattr(second_order, "available_bytes", lambda: 3 * 4 * 128**2 - 1)
+    want = r"layer '2': pruning 8 input channels per group under F\(2,3\) takes .* smaller tile"
+    with pytest.raises(PruneError, match=want):
+        prune_network(copy.deepcopy(model), x, 0.5)
+    for enough in (3 * 4 * 128**2, None):
+        monkeypatch.setattr(second_order, "available_bytes", lambda enough=enough: enough)
+        prune_network(copy.deepcopy(model), x, 0.5, 2)
+
+
+@pytest.mark.skipif(not host.can_reset_peak(), reason="the system tells no peak")
+def test_choosing_makes_one_matrix():
+    n = 3000  # 36 MB: allocators give so much back at once
+    hessian = torch.full((n, n), 0.1)
+    hessian.diagonal().fill_(1.0)
+    problem = Normalised(hessian, torch.randn(n, 2), torch.ones(n), torch.randn(n, 2))
+    small = Normalised(hessian[:9, :9], *(torch.ones(9, 2) for _ in range(3)))
+    small.choose(0.5, 2)  # what is needed once
+    before = host.resident_bytes(host.HELD)
+    host.reset_peak()
+    problem.choose(0.5, 2)
+    assert host.resident_bytes(host.PEAK) - before < 1.5 * hessian.nbytes
 
 
 def test_a_layer_that_runs_more_often_in_the_dense_network():

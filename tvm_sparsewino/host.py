@@ -10,6 +10,7 @@ from pathlib import Path
 _CPUINFO = Path("/proc/cpuinfo")
 _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
+_SYSTEM = Path("/proc/meminfo")
 _BEGIN_ANEW = "5"
 
 HELD, PEAK = "VmRSS", "VmHWM"
@@ -32,9 +33,15 @@ def resident_bytes(what: str) -> int | None:
 
     Unlike getrusage, it knows nothing of the parent. None where the system does not tell.
     """
-    lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []
-    values = (line.split()[1] for line in lines if line.startswith(what + ":"))
-    return next((1024 * int(value) for value in values), None)
+    return _kilobytes(_STATUS, what)
+
+
+def available_bytes() -> int | None:
+    """Memory that the system can give to processes without swapping; None where it does not tell.
+
+    Limits that a container sets do not count.
+    """
+    return _kilobytes(_SYSTEM, "MemAvailable")
 
 
 def can_reset_peak() -> bool:
@@ -45,3 +52,10 @@ def can_reset_peak() -> bool:
 def reset_peak() -> None:
     """Let the peak of this process's memory begin at what it holds."""
     _RESET.write_text(_BEGIN_ANEW)
+
+
+def _kilobytes(file: Path, what: str) -> int | None:
+    """A line such as "VmRSS:  12 kB" in bytes; None where there is none."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    values = (line.split()[1] for line in lines if line.startswith(what + ":"))
+    return next((1024 * int(value) for value in values), None)

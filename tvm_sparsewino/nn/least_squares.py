@@ -135,6 +135,12 @@ class LeastSquares:
         return Normalised(h, target, size, old * size[:, None])
 
 
+def needed_bytes(layer: WinogradConv2d) -> int:
+    """Memory that pruning a layer takes at least: H of all groups, one normalised, its inverse."""
+    coordinates, _, cg = layer.weight.shape
+    return (layer.groups + 2) * (coordinates * cg) ** 2 * layer.weight.element_size()
+
+
 def coefficients_of(rows: list[Tensor], layer: WinogradConv2d) -> Tensor:
     """[n, K/groups] of every group -> [alpha^2, K, C/groups]."""
     coordinates, _, cg = layer.weight.shape

@@ -53,7 +53,7 @@ def prune_one_shot(
 
     Time grows with the cube and memory with the square of ``alpha^2 C/groups``, the unknowns of an
     output channel: FFDNet's ten layers 96 > 96 under F(4,3) take one to three minutes on one core;
-    a layer of 512 channels under F(2,3) takes 270 MB for each of about four matrices.
+    a layer of 512 channels under F(2,3) takes 270 MB for each of three matrices.
 
     Args:
         model: a network with Winograd layers; it is not changed. It runs in evaluation mode.

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from ..config import BUDGETS, PATTERNS
 from ..errors import PruneError, in_context
+from ..host import available_bytes
 from .allocation import allocate, measure_harm
 from .calibration import run_on, watching, winograd_layers
 from .layers import WinogradConv2d
-from .least_squares import LeastSquares, coefficients_of
+from .least_squares import LeastSquares, coefficients_of, needed_bytes
 from .masks import choose_masks
 from .sparse_solution import Keep, keep_largest
 
@@ -57,8 +58,8 @@ def prune_network(
 
     Raises:
         PruneError: no Winograd layer or batch, a sparsity outside [0, 1) or missing for a layer,
-            another structure or budget, budget "global" with sparsities per layer, or a layer that
-            never runs or whose input is always zero.
+            another structure or budget, budget "global" with sparsities per layer, a layer whose
+            problem does not fit into memory, or one that never runs or whose input is always zero.
     """
     layers = winograd_layers(model)
     shares = _shares(sparsity, layers)
@@ -70,6 +71,7 @@ def prune_network(
         raise PruneError("budget 'global' takes one sparsity, not one per layer")
     if not batches:
         raise PruneError("no calibration batches")
+    _check_memory(layers)
     dense = copy.deepcopy(model)
     gains = output_gains(dense, batches[0])
     if budget == "global" and sparsity:
@@ -180,6 +182,19 @@ def _least_harm(
 def _bounded(gain: Tensor) -> Tensor:
     mean = gain.mean()
     return gain.clamp(_GAIN_BOUNDS[0] * mean, _GAIN_BOUNDS[1] * mean)
+
+
+def _check_memory(layers: Mapping[str, WinogradConv2d]) -> None:
+    """Refuse at once what would fail after hours."""
+    available = available_bytes()
+    for name, layer in layers.items():
+        needed = needed_bytes(layer)
+        if available is not None and needed > available:
+            raise PruneError(
+                f"layer {name!r}: pruning {layer.weight.shape[2]} input channels per group under "
+                f"F({layer.m},{layer.r}) takes {needed / 1e9:.1f} GB of memory, of which "
+                f"{available / 1e9:.1f} GB are free; a smaller tile takes less"
+            )
 
 
 @torch.no_grad()

@@ -102,9 +102,12 @@ class Normalised:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """After each iteration the constrained variable, columns times their gain, and its mask."""
         weight = torch.ones_like(self.target[0]) if gain is None else gain.to(self.target)
-        damped = self.hessian.clone()
-        damped.diagonal().add_(_RHO)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+        # In place, columns one after the other as LAPACK has them: no further matrix is made, of
+        # which one of a large layer takes gigabytes.
+        inverse = self.hessian.clone().mT
+        inverse.diagonal().add_(_RHO)
+        torch.linalg.cholesky(inverse, out=inverse)
+        torch.cholesky_inverse(inverse, out=inverse)
         target, kept = self.target * weight, self.old * weight
         dual = torch.zeros_like(kept)
         for share in shares:
