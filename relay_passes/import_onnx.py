@@ -17,6 +17,7 @@ from .._compat import constant, constant_array, onnx_converters
 from ..errors import ImportFailed, SparseWinoError, in_context
 from ..onnx_graph import GraphNode, OnnxGraph
 from . import onnx_conv
+from .onnx_arguments import checked_attributes
 from .onnx_nodes import (
     by_name,
     check_supported,
@@ -173,7 +174,7 @@ def _split_tuple(builder: relax.BlockBuilder, result: Any) -> list[Any]:
 
 def _by_tvm(importer: _Importer, operands: Sequence[Any], node: GraphNode) -> relax.Expr:
     """What TVM's converter makes of ``node``."""
-    attributes = dict(node.attributes)
+    attributes = checked_attributes(node, operands)
     attributes["tvm_custom"] = {"name": node.name, "num_outputs": len(node.outputs)}
     convert = importer.converters[node.op_type].get_converter(importer.graph.opset)
     values = [importer.values, {}]  # the second one holds parameters; there are none

@@ -110,4 +110,4 @@ def clip_bounds(
             if known is None:
                 return None
             bounds[i] = float(known.reshape(()))
-    return bounds[0], bounds[1]
+    return min(bounds), bounds[1]  # where they cross, the upper one wins
