@@ -103,22 +103,16 @@ def convert(
     owners = _parameter_owners(model)
     records, replacements = [], {}
     for name, conv in _convolutions(model):
-        reason = _why_left(conv, owners)
-        if reason is None and sizes is not None and conv not in sizes:
-            reason = "the example does not reach it"
-        if reason is None and sizes is None:
-            reason = _why_not_asked(tiles, conv.kernel_size[0])
-        if reason is None and sizes is not None and conv.groups == conv.in_channels > 1:
-            reason = "depthwise: transforms would cost more than the convolution"
-        if reason is not None:
-            records.append(Conversion(name, 0, reason))
-            continue
-        if sizes is None:
-            m, why = tiles[conv.kernel_size[0]], "as asked"
+        why_left = _why_left(conv, owners)
+        if why_left is not None:
+            m, reason = 0, why_left
+        elif sizes is None:
+            m, reason = _asked_tile(tiles, conv.kernel_size[0])
         else:
-            m, why = _best_tile(conv, sizes[conv], sparsity, CORES[lanes])
-        replacements[conv] = _converted(conv, m)
-        records.append(Conversion(name, m, why))
+            m, reason = _auto_tile(conv, sizes, sparsity, CORES[lanes])
+        if m:
+            replacements[conv] = _converted(conv, m)
+        records.append(Conversion(name, m, reason))
     earlier = [r for r in getattr(model, "conversion", ()) if r.converted]
     model = _replace(model, replacements)
     model.conversion = earlier + records
@@ -137,14 +131,28 @@ def _tiles(tile: str | int | Mapping[int, int]) -> dict[int, int]:
     return dict(tiles)
 
 
-def _why_not_asked(tiles: Mapping[int, int], r: int) -> str | None:
-    """Why a kernel of r taps stays although nothing is wrong with it, or None."""
+def _asked_tile(tiles: Mapping[int, int], r: int) -> tuple[int, str]:
+    """The tile that was asked for kernels of r taps, or 0, and why."""
     if r not in tiles:
-        return f"no tile is given for {r}x{r} kernels"
+        return 0, f"no tile is given for {r}x{r} kernels"
     error = cook_toom(tiles[r], r).error_estimate()
     if error > _MAX_ASKED:
-        return f"F({tiles[r]},{r}) would be off by {error:.0e} of the largest output"
-    return None
+        return 0, f"F({tiles[r]},{r}) would be off by {error:.0e} of the largest output"
+    return tiles[r], "as asked"
+
+
+def _auto_tile(
+    conv: nn.Conv2d,
+    sizes: Mapping[nn.Module, list[tuple[int, int, int]]],
+    sparsity: float,
+    core: Core,
+) -> tuple[int, str]:
+    """The tile that is predicted to be fastest at the sizes that a layer was called with, or 0."""
+    if conv not in sizes:
+        return 0, "the example does not reach it"
+    if conv.groups == conv.in_channels > 1:
+        return 0, "depthwise: transforms would cost more than the convolution"
+    return _best_tile(conv, sizes[conv], sparsity, core)
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ OPSET = 13  # what the oldest engines read
 INPUT, OUTPUT = "x", "y"
 
 
-def write_onnx(model: nn.Module, x: np.ndarray, path: Path, opset: int = OPSET) -> None:
+def write_onnx(model: nn.Module, x: np.ndarray, path: Path) -> None:
     """Write a network of plain operators as ONNX with input "x" and output "y", BatchNorm folded.
 
     PyTorch's older exporter does it, which knows older opsets than the one behind
@@ -27,7 +27,6 @@ def write_onnx(model: nn.Module, x: np.ndarray, path: Path, opset: int = OPSET) 
         model: any module without Winograd layers; it stays as it is.
         x: the input it is exported with; all shapes are fixed.
         path: the file to write.
-        opset: version of ONNX's operators.
 
     Raises:
         ExportFailed: PyTorch cannot export the model; the message gives its reason.
@@ -40,7 +39,7 @@ def write_onnx(model: nn.Module, x: np.ndarray, path: Path, opset: int = OPSET) 
                 (torch.from_numpy(x),),
                 str(path),
                 dynamo=False,
-                opset_version=opset,
+                opset_version=OPSET,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
             )
