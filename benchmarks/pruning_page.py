@@ -32,7 +32,7 @@ PLACE = ("seed", "device", "data_folder", "save_every", "cost")
 SHOWN = {
     *PLACE,
     *("network", "data", "dense.lr", "tune.lr", "tune.winograd_lr", "tune.distil"),
-    *(f"prune.{name}" for name in ("method", "tile", "sparsity", "options", "keep")),
+    *(f"prune.{name}" for name in ("method", "tile", "sparsity", "options", "keep", "filters")),
 }
 # What says nothing where all pruning comes before training.
 SCHEDULE = ("prune.start", "prune.ramp", "prune.every")
@@ -204,9 +204,11 @@ def tile(value: Any) -> str:
 
 
 def _extras(e: Mapping[str, Any]) -> str:
-    """Other than usual: options, and layers that are not pruned."""
+    """Other than usual: options, layers that are not pruned, filters, distillation."""
     parts = [f"{name}={value}" for name, value in sorted(e["prune"]["options"].items())]
     parts += [f"without {name}" for name in e["prune"]["keep"]]
+    if e["prune"]["filters"]:
+        parts.append(f"{e['prune']['filters']:.0%} of the filters removed")
     if e["tune"]["epochs"] and e["tune"]["distil"]:
         parts.append(f"{e['tune']['distil']:.0%} distilled")
     return "".join(f", {part}" for part in parts)

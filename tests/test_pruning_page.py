@@ -20,7 +20,7 @@ def pages():
 
 
 def record(seed, method, accuracy, dense=99.0, **changes):
-    prune = {"method": method, "tile": 4, "sparsity": 0.9, "options": {}, "keep": []}
+    prune = {"method": method, "tile": 4, "sparsity": 0.9, "options": {}, "keep": [], "filters": 0.0}
     return {
         "experiment": {
             "network": "lenet5",
@@ -131,6 +131,12 @@ def test_untrained_rows_do_not_tell_how_they_would_be_trained(pages):
     assert labels == ["`white`, 4", "`white`, 4"]
 
 
+def test_removed_filters_are_told(pages):
+    runs = [record(1, "one-shot", 98.0), record(1, "one-shot", 97.0, filters=0.3)]
+    labels = [line.split(" | ")[1] for line in pages.table(runs).splitlines()[2:]]
+    assert sorted(labels) == ["`one-shot`, 4", "`one-shot`, 4, 30% of the filters removed"]
+
+
 def test_schedules_are_told_of_methods_that_have_one(pages):
     runs = [
         record(1, "activation", 98.0, start=0.0),
@@ -147,7 +153,8 @@ def test_intervals_of_many_runs_use_the_normal_quantile(pages):
 
 
 def test_records_older_than_a_setting_are_of_the_same_row(pages, tmp_path):
-    old, new = record(1, "white", 98.0), record(2, "white", 98.5, filters=0.0)
+    old, new = record(1, "white", 98.0), record(2, "white", 98.5)
+    del old["experiment"]["prune"]["filters"]
     (tmp_path / "a.jsonl").write_text(f"{json.dumps(old)}\n{json.dumps(new)}\n")
     assert "| 1, 2 |" in pages.table(pages.read(tmp_path)).splitlines()[2]
 
