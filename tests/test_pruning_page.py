@@ -20,7 +20,14 @@ def pages():
 
 
 def record(seed, method, accuracy, dense=99.0, **changes):
-    prune = {"method": method, "tile": 4, "sparsity": 0.9, "options": {}, "keep": [], "filters": 0.0}
+    prune = {
+        "method": method,
+        "tile": 4,
+        "sparsity": 0.9,
+        "options": {},
+        "keep": [],
+        "filters": 0.0,
+    }
     return {
         "experiment": {
             "network": "lenet5",
