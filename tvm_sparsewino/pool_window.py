@@ -70,11 +70,13 @@ def window_between(
 def checked_window(numbers: Any) -> Window:
     """Eight whole numbers as a window, whose padding above and to the left is smaller than it.
 
+    A list counts as well as a tuple: JSON, in which plans are kept, has lists only.
+
     Raises:
         ConfigError: others.
     """
     count = len(Window._fields)
-    ok = isinstance(numbers, tuple) and len(numbers) == count
+    ok = isinstance(numbers, tuple | list) and len(numbers) == count
     if not ok or not all(isinstance(n, int) and n >= 0 for n in numbers):
         raise ConfigError(f"window must be {count} whole numbers, got {numbers!r}")
     window = Window(*numbers)

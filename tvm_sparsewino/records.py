@@ -114,8 +114,9 @@ class Record:
 
 
 def tuned_fields(plan: LayerPlan) -> dict[str, Any]:
-    """The fields of ``plan`` that decide which kernel is built."""
-    return {name: getattr(plan, name) for name in TUNED}
+    """The fields of ``plan`` that decide which kernel is built, as JSON gives them back."""
+    fields = {name: getattr(plan, name) for name in TUNED}
+    return fields | {"window": list(plan.window)}
 
 
 def _check_values(record: Record) -> None:
