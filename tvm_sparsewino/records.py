@@ -112,11 +112,20 @@ class Record:
             raise TuneError(f"damaged: {reason}") from error
         return record
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plan", _as_planned(self.plan))
+
+
+def _as_planned(plan: Any) -> Any:
+    """``plan`` with lists as tuples: JSON, which it may come from, has lists only."""
+    if not isinstance(plan, Mapping):
+        return plan
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in plan.items()}
+
 
 def tuned_fields(plan: LayerPlan) -> dict[str, Any]:
-    """The fields of ``plan`` that decide which kernel is built, as JSON gives them back."""
-    fields = {name: getattr(plan, name) for name in TUNED}
-    return fields | {"window": list(plan.window)}
+    """The fields of ``plan`` that decide which kernel is built."""
+    return {name: getattr(plan, name) for name in TUNED}
 
 
 def _check_values(record: Record) -> None:
