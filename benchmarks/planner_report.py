@@ -32,6 +32,7 @@ from tvm_sparsewino.cost_prices import PRICES
 from tvm_sparsewino.cost_quantities import Blocking, Core, Quantities, quantities
 from tvm_sparsewino.files import replacing
 from tvm_sparsewino.planner import Option, plan_of, spatial_options, winograd_options
+from tvm_sparsewino.planner import machine as machine_core
 from tvm_sparsewino.records import tuned_fields
 from tvm_sparsewino.schedules.target import CpuTarget, parse_target
 from tvm_sparsewino.thread_pool import use_threads
@@ -66,7 +67,7 @@ def main() -> None:
         return
     use_threads(1)
     target = parse_target("native")
-    ghz = fma_peak(target) / (4 * target.lanes) / 1e9
+    ghz = fma_peak(target) / (2 * target.vectors_per_cycle * target.lanes) / 1e9
     report = read_report(arguments.out)
     end = time.monotonic() + arguments.budget
     cases = [(layer, density) for density in DENSITIES for layer in RESNET + VGG]
@@ -183,6 +184,7 @@ def race(finalists: dict[str, tuple[Problem, LayerPlan]], local: LocalMachine) -
 def plan_text(plan: LayerPlan) -> str:
     sizes = (plan.panel_vectors, plan.k_block, plan.channel_block, plan.rows_at_once)
     tile = f" F({plan.m},3)" if plan.m else ""
+    tile += f" {plan.lanes} lanes" if plan.lanes else ""
     return f"{plan.algorithm}{tile} {'/'.join(map(str, sizes))}"
 
 
@@ -224,8 +226,9 @@ def fit(path: Path) -> None:
     if not samples:
         raise SystemExit(f"{path}: none of {len(every)} samples is of a Winograd kernel of today")
     target = parse_target("native")
-    core = Core(target.lanes, target.vector_registers, target.l1_bytes, target.l2_bytes)
-    counted = np.array([[getattr(q, n) for n in FITTED] for q in (count(s, core) for s in samples)])
+    cores = {core.lanes: core for core in machine_core(target).widths()} | {0: machine_core(target)}
+    stages = (count(sample, cores[sample["lanes"]]) for sample in samples)
+    counted = np.array([[getattr(q, n) for n in FITTED] for q in stages])
     cycles = np.array([s["cycles"] for s in samples])
     before = np.array([getattr(PRICES, name) for name in FITTED])
     prices = nonnegative(counted / cycles[:, None], before)

@@ -81,6 +81,6 @@ def _operator(plan: LayerPlan, site: ConvSite, match: EpilogueMatch, cpu: CpuTar
         operands,
         plan=plan,
         epilogue=match.epilogue,
-        lanes=cpu.lanes,
+        lanes=plan.lanes_on(cpu.lanes),
         vector_registers=cpu.vector_registers,
     )

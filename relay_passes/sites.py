@@ -239,4 +239,5 @@ def check_pool(plan: LayerPlan, epilogue: Epilogue) -> None:
 
 def packed_arrays(site: ConvSite, plan: LayerPlan, cpu: CpuTarget) -> tuple[np.ndarray, ...]:
     """The weights of a convolution as the kernel of its plan reads them."""
-    return tuple(pack(kernel_weight(site.weight, site.m, plan), plan, cpu.lanes).arrays)
+    weight = kernel_weight(site.weight, site.m, plan)
+    return tuple(pack(weight, plan, plan.lanes_on(cpu.lanes)).arrays)

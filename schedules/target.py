@@ -19,6 +19,9 @@ _VECTORS = (
     ("neon", 4, 32),
 )
 _NARROWEST = (4, 16)
+# CPUs that begin one operation on registers of 16 lanes in a cycle, not two: they do its halves one
+# after the other, and get as much done with 8 lanes (AMD, Software Optimization Guide for Zen 4).
+_IN_HALVES = ("znver4",)
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _L1_BYTES = 32 * 1024
@@ -35,6 +38,7 @@ class CpuTarget:
         mcpu: LLVM's name of the CPU; "" for the architecture's baseline.
         lanes: float32 lanes of a vector register, 4, 8 or 16.
         vector_registers: number of vector registers, 16 or 32.
+        vectors_per_cycle: vector loads, and multiply-adds, of so many lanes begun in a cycle.
         l1_bytes, l2_bytes: data caches of one core; measured on the host, else typical values.
     """
 
@@ -42,6 +46,7 @@ class CpuTarget:
     mcpu: str
     lanes: int
     vector_registers: int
+    vectors_per_cycle: float
     l1_bytes: int
     l2_bytes: int
 
@@ -104,6 +109,7 @@ def _describe(mcpu: str) -> CpuTarget:
         mcpu=mcpu,
         lanes=lanes,
         vector_registers=registers,
+        vectors_per_cycle=1.0 if lanes == 16 and mcpu in _IN_HALVES else 2.0,
         l1_bytes=(on_host and _host_cache_bytes(1)) or _L1_BYTES,
         l2_bytes=(on_host and _host_cache_bytes(2)) or l2,
     )

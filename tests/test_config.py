@@ -120,6 +120,12 @@ def test_reading_does_not_change_what_it_reads():
         (LayerPlan, {"structure": "rows3"}, "unknown structure 'rows3'"),
         (LayerPlan, {"algorithm": "left"}, "only a sparse kernel has a structure, got 'rows2'"),
         (LayerPlan, {"density": 1.5}, "density must be in"),
+        (LayerPlan, {"lanes": 5}, r"lanes must be one of \(0, 4, 8, 16\), got 5"),
+        (
+            LayerPlan,
+            {"lanes": 8, "algorithm": "dense_direct", "structure": "unstructured"},
+            "only a Winograd kernel has lanes of its own, got 8 of 'dense_direct'",
+        ),
         (LayerPlan, {"rows_at_once": 0}, "rows_at_once must be >= 1"),
         (LayerPlan, {"k_block": -1}, "must not be negative"),
         (LayerPlan, {"sharers": 2}, "only with split_k are panels shared out, got sharers 2"),

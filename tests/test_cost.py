@@ -276,3 +276,30 @@ def test_only_panels_that_are_left_over_are_shared_out():
         assert not cost.sharers or (count > 2 and count % 2)
     assert any(cost.sharers for cost in ranked(*args, Core(threads=2)))
     assert not any(cost.sharers for cost in ranked(*args, AVX2))
+
+
+ZEN4 = Core(lanes=16, vector_registers=32, l2_bytes=1024 * 1024, vectors_per_cycle=1.0)
+
+
+def test_half_of_wide_registers_is_compared_where_they_are_worked_on_in_halves():
+    """Large maps gain, for most of their time goes into transforms; narrow panels do not."""
+    large, small = ConvShape(1, 64, 112, 112, 64, 3, P), ConvShape(1, 512, 7, 7, 512, 3, P)
+    for shape, m, lanes in ((large, 4, 8), (small, 2, 0)):
+        assert predict(shape, "sparse_winograd", m, 0.1, ZEN4).lanes == lanes
+    assert {cost.lanes for cost in ranked(large, "sparse_winograd", 4, 0.1, ZEN4)} == {0, 8}
+    assert predict(large, "sparse_winograd", 4, 0.1, AVX512).lanes == 0
+    assert {cost.lanes for cost in ranked(large, "sparse_winograd", 4, 0.1, AVX2)} == {0}
+
+
+def test_halves_take_as_long_as_what_half_the_lanes_do():
+    """Of a product whose inputs stay in L1 and whose panel is as wide."""
+    shape = ConvShape(1, 32, 56, 56, 32, 3, P)
+    wide, narrow = (
+        price(shape, "dense_winograd", 4, 1.0, core, Blocking(vectors, 32, 8, 8))
+        for core, vectors in ((ZEN4, 3), (ZEN4.widths()[1], 6))
+    )
+    assert wide.gemm_cycles == pytest.approx(narrow.gemm_cycles, rel=0.1)
+    assert (
+        price(shape, "dense_winograd", 4, 1.0, AVX512, Blocking(3, 32, 8, 8)).gemm_cycles
+        < 0.7 * wide.gemm_cycles
+    )

@@ -1,5 +1,6 @@
 """Compile, run, save and load, with good and bad input."""
 
+import dataclasses
 import os
 import threading
 
@@ -14,6 +15,7 @@ from tvm_sparsewino import driver, loading, reference
 from tvm_sparsewino.config import CompileConfig
 from tvm_sparsewino.cook_toom import cook_toom
 from tvm_sparsewino.errors import ArtefactError, ConfigError, ShapeError, TargetError
+from tvm_sparsewino.relay_passes import plan
 from tvm_sparsewino.schedules import cpu_features
 
 SHAPE = (1, 4, 8, 9)
@@ -170,6 +172,25 @@ def test_options_reach_the_planner(rng):
     config = CompileConfig(min_channels=5)
     assert driver.compile(mod, "llvm", config).plan[0].algorithm == "left"
     assert driver.compile(mod, "llvm", config, plan=()).plan == ()
+
+
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_a_plan_may_use_fewer_lanes_than_registers_have(rng, density):
+    """The same bits: sums do not depend on how tiles are put into vectors."""
+    weight = rng.standard_normal((8, 4, 3, 3)).astype("float32")
+    weight[rng.random((8, 4)) >= density] = 0
+    shape = (1, 4, 30, 30)
+    mod = module(lambda b, x: conv(b, x, weight, name="layer"), shape)
+    x = rng.standard_normal(shape).astype("float32")
+    (planned,) = plan(mod, "llvm -mcpu=x86-64-v3")
+    kind = {"algorithm": "sparse_winograd" if density < 1 else "dense_winograd", "m": 4}
+    sizes = {"panel_vectors": 2, "k_block": 8, "channel_block": 4, "rows_at_once": 2}
+    plans = [dataclasses.replace(planned, **kind, **sizes, lanes=n) for n in (0, 4, 8)]
+    outputs = [driver.compile(mod, "llvm -mcpu=x86-64-v3", plan=[p])(x) for p in plans]
+    for output in outputs[1:]:
+        np.testing.assert_array_equal(output, outputs[0])
+    want = reference.conv2d(x, weight, None, (1, 1, 1, 1))
+    assert np.abs(outputs[1] - want).max() <= 2e-5 * np.abs(want).max()
 
 
 def test_ir_is_dumped_into_a_new_folder(network, tmp_path):

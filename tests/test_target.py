@@ -27,6 +27,13 @@ def test_vector_unit_follows_from_what_llvm_knows(text, lanes, registers):
     assert 16 * 1024 <= cpu.l1_bytes < cpu.l2_bytes
 
 
+@pytest.mark.parametrize(
+    ("mcpu", "per_cycle"), [("skylake-avx512", 2), ("znver4", 1), ("znver3", 2), ("znver5", 2)]
+)
+def test_cpus_that_do_wide_vectors_in_halves(mcpu, per_cycle):
+    assert parse_target(f"llvm -mcpu={mcpu}").vectors_per_cycle == per_cycle
+
+
 def test_native_is_the_host():
     cpu = parse_target("native")
     assert cpu == parse_target(f"llvm -mcpu={host_cpu()}")

@@ -84,6 +84,19 @@ def test_only_several_threads_share_out_blocks(plans):
     assert {p.sharers for p in neighbours(shared, CPU, 2)} == {0, 2}
 
 
+def test_on_wide_registers_half_of_their_lanes_is_tried_too(problem):
+    wide = parse_target("llvm -mcpu=skylake-avx512")
+    options = winograd_options(SHAPE, problem.weight, 4, wide)
+    plan = dataclasses.replace(plan_of("", SHAPE, options[0]), lanes=0, panel_vectors=2)
+    (half,) = (p for p in neighbours(plan, wide, 1) if p.lanes)
+    assert (half.lanes, half.panel_vectors) == (8, 4)
+    assert plan in [dataclasses.replace(p, **_unpriced(plan)) for p in neighbours(half, wide, 1)]
+
+
+def _unpriced(plan):
+    return {"flops_done": plan.flops_done, "cost_cycles": plan.cost_cycles}
+
+
 def test_a_direct_plan_has_neighbours_of_its_own(rng):
     weight = rng.standard_normal((64, 64, 3, 3)).astype("float32")
     options = spatial_options(SHAPE, weight, CPU, CompileConfig(winograd_for_dense=False))

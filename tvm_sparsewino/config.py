@@ -18,6 +18,7 @@ VERSION = 1
 
 ALGORITHMS = ("sparse_winograd", "dense_winograd", "sparse_direct", "dense_direct", "left")
 ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "prelu")
+LANES = (0, 4, 8, 16)
 POOLS = ("none", "max", "average")
 CRITERIA = ("activation", "white", "authors")
 BUDGETS = ("layer", "global")
@@ -336,6 +337,8 @@ class LayerPlan(_Checked):
         winograd_relu: whether negative transformed inputs count as zero.
         pool: the pooling that ends the kernel, one of ``POOLS``.
         window: of the pooling.
+        lanes: float32 lanes of the kernel's vectors, one of ``LANES``; 0: as many as the target's
+            registers hold.
 
     Raises:
         ConfigError: a value out of range, or an option that the algorithm does not have.
@@ -360,9 +363,16 @@ class LayerPlan(_Checked):
     winograd_relu: bool = False
     pool: str = "none"
     window: Window = HALVING
+    lanes: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window", checked_window(self.window))
+        _check(self.lanes in LANES, f"lanes must be one of {LANES}, got {self.lanes!r}")
+        _check(
+            self.lanes == 0 or self.algorithm.endswith("winograd"),
+            f"only a Winograd kernel has lanes of its own, got {self.lanes!r} of "
+            f"{self.algorithm!r}",
+        )
         _check(
             not self.winograd_relu or self.algorithm.endswith("winograd"),
             f"only a Winograd kernel transforms inputs, got winograd_relu of {self.algorithm!r}",
@@ -382,6 +392,10 @@ class LayerPlan(_Checked):
         _check(self.rows_at_once >= 1, f"rows_at_once must be >= 1, got {self.rows_at_once!r}")
         sizes = (self.m, self.panel_vectors, self.k_block, self.channel_block)
         _check(min(sizes) >= 0, f"sizes must not be negative, got {sizes}")
+
+    def lanes_on(self, widest: int) -> int:
+        """Float32 lanes of the kernel's vectors on a target whose registers hold ``widest``."""
+        return self.lanes or widest
 
     @classmethod
     def from_json(cls, data: dict[str, Any] | str) -> LayerPlan:

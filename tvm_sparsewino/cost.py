@@ -9,7 +9,7 @@ choices as measurements do; ``benchmarks/planner_report.py`` reports how far it 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 
@@ -43,6 +43,7 @@ class Cost:
         blocking: the sizes these hold for.
         split_k: whether blocks of output channels are shared out, not panels.
         sharers: threads that get whole panels first, and blocks of those that are left; 0: blocks.
+        lanes: float32 lanes of the kernel's vectors; 0: as many as the machine's have.
     """
 
     input_cycles: float
@@ -52,6 +53,7 @@ class Cost:
     blocking: Blocking
     split_k: bool = False
     sharers: int = 0
+    lanes: int = 0
 
     @property
     def cycles(self) -> float:
@@ -92,9 +94,11 @@ def ranked(
 ) -> tuple[Cost, ...]:
     """The costs of every blocking that the model knows, lowest first; as :func:`predict`."""
     costs = [
-        price(shape, algorithm, m, density, core, blocking, structure, *how)
-        for blocking in blockings(shape, algorithm, m, core, structure)
-        for how in _ways_to_share(shape, m, core, blocking)
+        replace(cost, lanes=width.lanes if width.lanes != core.lanes else 0)
+        for width in core.widths()
+        for blocking in blockings(shape, algorithm, m, width, structure)
+        for how in _ways_to_share(shape, m, width, blocking)
+        for cost in (price(shape, algorithm, m, density, width, blocking, structure, *how),)
     ]
     return tuple(sorted(costs, key=lambda cost: cost.cycles))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .config import ConvShape, LayerPlan
-from .cost_quantities import LOADS_PER_CYCLE, Blocking, Core
+from .cost_quantities import Blocking, Core
 from .geometry import ceil_div
 from .geometry_depthwise import DepthwiseLayout, depthwise_layout, register_rows
 
@@ -71,7 +71,7 @@ def _vector(layout: DepthwiseLayout, core: Core) -> float:
     loads = reads * shape.s / rows * SPLIT
     if shape.taps > core.vector_registers - rows - 2:
         loads += shape.taps  # they do not stay in registers
-    return max(shape.taps / 2.0, loads / LOADS_PER_CYCLE)
+    return max(shape.taps, loads) / core.vectors_per_cycle
 
 
 def _layout(shape: ConvShape, core: Core, blocking: Blocking) -> DepthwiseLayout:

@@ -96,7 +96,8 @@ def _cost(shape: ConvShape, core: Core, blocking: Blocking) -> Cost:
 def _step(layout: DirectLayout, width: int, core: Core) -> float:
     """Cycles of one channel and tap: multiply-adds, loads (half of them split), or latency."""
     rows = layout.rows_at_once
-    cycles = max(rows * width / 2.0, (rows + 1.5 * width) / LOADS_PER_CYCLE)
+    loads = rows / LOADS_PER_CYCLE + 1.5 * width / core.vectors_per_cycle
+    cycles = max(rows * width / core.vectors_per_cycle, loads)
     inputs = layout.channel_block * _tile_lines(layout, width) * CACHE_LINE * FLOAT_BYTES
     if layout.slices_outside or layout.slices == 1:
         inputs = 0  # every input is read once, in order, or stays in L1

@@ -15,11 +15,16 @@ from .row_slices import vector_parts
 from .structure import shared_rows
 
 LINE_BYTES = CACHE_LINE * FLOAT_BYTES
-# Of every core that the models know: vector loads and multiply-adds begun in a cycle, and cycles
-# until a multiply-add's sum can be added to.
+# Of every core that the models know: loads of single numbers begun in a cycle, and cycles until a
+# multiply-add's sum can be added to.
 LOADS_PER_CYCLE = 2.0
-FMAS_PER_CYCLE = 2.0
 FMA_LATENCY = 4.0
+# Of the core that prices are fitted to: vectors loaded, and multiplied and added, in a cycle.
+_FITTED_VECTORS = 2.0
+_WIDE, _NARROW = 16, 8
+# What operations of a transform take where a vector is a whole cache line: none of its loads from
+# the maps' rows is aligned, so all of them touch two lines. Measured on Zen 4: 1.1 to 1.4.
+_WHOLE_LINE = 1.2
 # Rows whose values come with one load.
 ONE_LOAD = (2, 4)
 # A load of an offset beside one of a vector: whole registers have a third port on the fitted core.
@@ -28,6 +33,7 @@ _OFFSET_LOAD = 0.5
 _SLICES_IN_FLIGHT = 1.5
 # Share of L1 that one coordinate's inputs may fill before the rest pushes them out, and what a line
 # costs that is fetched again, beside one of a stream: read in a row, and in the order of nonzeros.
+# The latter is for lines that two loads wait for; a single one leaves the core room to look ahead.
 _IN_A_ROW = (0.75, 1.0)
 _SCATTERED = (0.85, 1.5)
 # What a row segment that a panel's end cuts costs each panel, in whole ones: loops that are not as
@@ -65,6 +71,7 @@ class Core:
         vector_registers: architectural vector registers.
         l1_bytes, l2_bytes: data caches of one core.
         threads: cores that work together.
+        vectors_per_cycle: vector loads begun in a cycle, and multiply-adds.
     """
 
     lanes: int = 8
@@ -72,6 +79,13 @@ class Core:
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
     threads: int = 1
+    vectors_per_cycle: float = 2.0
+
+    def widths(self) -> tuple[Core, ...]:
+        """The core itself, and as it is for kernels that use half of its widest registers."""
+        if self.lanes != _WIDE:
+            return (self,)
+        return self, replace(self, lanes=_NARROW, vectors_per_cycle=2.0)
 
 
 AVX2 = Core()
@@ -130,14 +144,16 @@ def quantities(
     if panels.cuts_rows:
         segments += 2 * _CUT_SEGMENT * (panels.count - 1)
     turns = _page_turns(panels, blocking) * vectors
+    slower = _FITTED_VECTORS / core.vectors_per_cycle
+    slower *= _WHOLE_LINE if core.lanes == CACHE_LINE else 1
     first = Quantities(
-        **{ops: shape.c * vectors * _input_ops(transform)},
+        **{ops: shape.c * vectors * slower * _input_ops(transform)},
         segments=shape.c * segments,
         activation_lines=inputs,
         page_turns=shape.c * turns,
     )
     last = Quantities(
-        **{ops: shape.k * vectors * _output_ops(transform)},
+        **{ops: shape.k * vectors * slower * _output_ops(transform)},
         segments=shape.k * segments,
         activation_lines=outputs,
         page_turns=shape.k * turns,
@@ -170,8 +186,9 @@ def _sparse_product(
     latency = FMA_LATENCY / _SLICES_IN_FLIGHT / together
     parts = len(vector_parts(v, together, core.vector_registers)) if sharing > 1 else 1
     splats = parts / (together if together in ONE_LOAD else 1)
-    loads = (v / sharing + _OFFSET_LOAD * parts / sharing + splats) / LOADS_PER_CYCLE
-    step = max(loads, v / FMAS_PER_CYCLE, parts * latency)
+    loads = (_OFFSET_LOAD * parts / sharing + splats) / LOADS_PER_CYCLE
+    loads += v / sharing / core.vectors_per_cycle
+    step = max(loads, v / core.vectors_per_cycle, parts * latency)
     offsets = nonzeros / (panels.alpha**2 if structure == "kernel" else sharing)
     lines = FLOAT_BYTES * (nonzeros + offsets) / LINE_BYTES
     touched = nonzeros / sharing * v * core.lanes / CACHE_LINE
@@ -190,7 +207,8 @@ def _dense_product(
     rows, channels = blocking.rows_at_once, shape.c // shape.groups
     blocks = ceil_div(panels.vectors, max(1, (core.vector_registers - 1) // (rows + 1)))
     vectors = panels.vectors / blocks
-    step = max(rows * vectors / FMAS_PER_CYCLE, (rows + vectors) / LOADS_PER_CYCLE, FMA_LATENCY)
+    loads = rows / LOADS_PER_CYCLE + vectors / core.vectors_per_cycle
+    step = max(rows * vectors / core.vectors_per_cycle, loads, FMA_LATENCY)
     slices = panels.alpha**2 * ceil_div(shape.k, rows)
     lines = panels.alpha**2 * shape.k * channels * FLOAT_BYTES / LINE_BYTES
     touched = slices * channels * panels.vectors * core.lanes / CACHE_LINE
@@ -229,6 +247,8 @@ def _moved(
     share, again = reading
     missing = max(0.0, 1 - share * core.l1_bytes / inputs)
     once = min(lines * shape.c * passes, touched)
+    if reading == _SCATTERED and core.lanes == CACHE_LINE:
+        again /= 2
     into_l1 = once + again * missing * max(0.0, touched - once)
     # Products take the place of inputs where a task computes one block of output channels.
     is_shared = passes == 1 or split_k

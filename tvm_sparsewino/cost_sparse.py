@@ -18,7 +18,6 @@ from .config import ConvShape, LayerPlan
 from .cost import Cost
 from .cost_quantities import (
     FMA_LATENCY,
-    FMAS_PER_CYCLE,
     LOADS_PER_CYCLE,
     ONE_LOAD,
     Blocking,
@@ -204,7 +203,7 @@ def count_work(layout: SparseLayout, density: float, core: Core) -> SparseWork:
     several = layout.channel_blocks > 1
     spills = memory_bytes(layout, core) + several * read * FLOAT_BYTES > L2_SHARE * core.l2_bytes
     return SparseWork(
-        steps * _step(layout, tile),
+        steps * _step(layout, tile, core),
         steps * lines * missing + (0.0 if spills else met),
         tiles * layout.channel_blocks,
         vectors * (layout.channel_blocks - 1) * (FAR_SUMS if spills else 1),
@@ -232,15 +231,15 @@ def _kept_vectors(layout: SparseLayout) -> int:
     return layout.k_block * layout.pooled.kept * layout.row_vectors if layout.window else 0
 
 
-def _step(layout: SparseLayout, tile: Tile) -> float:
+def _step(layout: SparseLayout, tile: Tile, core: Core) -> float:
     """Cycles of one nonzero of each row of a slice, all inputs in L1."""
     rows = layout.rows_at_once
     products = rows * tile.vectors
     splats = 1 if rows in ONE_LOAD else rows
     # Vectors across two lines are not told apart: their price came out as nothing.
     offsets = rows / 2 if rows % 2 == 0 else rows  # two with one load
-    loads = products + offsets + splats
-    return max(products / FMAS_PER_CYCLE, loads / LOADS_PER_CYCLE, FMA_LATENCY)
+    cycles = products / core.vectors_per_cycle
+    return max(cycles + (offsets + splats) / LOADS_PER_CYCLE, FMA_LATENCY)
 
 
 def _run_lines(layout: SparseLayout, tile: Tile) -> float:

@@ -245,7 +245,9 @@ def why_not_winograd(shape: ConvShape, weight: np.ndarray, config: CompileConfig
 
 def machine(target: CpuTarget, threads: int = 1) -> Core:
     """What the cost model needs to know of ``threads`` cores of ``target``."""
-    return Core(target.lanes, target.vector_registers, target.l1_bytes, target.l2_bytes, threads)
+    caches = target.l1_bytes, target.l2_bytes
+    per_cycle = target.vectors_per_cycle
+    return Core(target.lanes, target.vector_registers, *caches, threads, per_cycle)
 
 
 def on_machine(option: Option, shape: ConvShape, core: Core) -> Option:
@@ -309,6 +311,7 @@ def plan_of(name: str, shape: ConvShape, option: Option, reason: str = "") -> La
         structure=option.structure,
         split_k=option.cost.split_k,
         sharers=option.cost.sharers,
+        lanes=option.cost.lanes,
         reason=reason,
         flops_direct=shape.direct_flops,
         flops_done=option.cost.flops_done,

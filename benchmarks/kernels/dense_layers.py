@@ -119,8 +119,9 @@ def ours(
 ) -> tuple[Callable[[], Any], Callable[[], np.ndarray]]:
     """A call of our kernel, and its output."""
     u = winograd_coefficients(weight, plan.m).astype(np.float32) if plan.m else weight
-    packed = pack(u, plan, target.lanes)
-    func = build_conv(plan, EPILOGUE, packed.specs, target.lanes, target.vector_registers)
+    lanes = plan.lanes_on(target.lanes)
+    packed = pack(u, plan, lanes)
+    func = build_conv(plan, EPILOGUE, packed.specs, lanes, target.vector_registers)
     kernel = tvm_ir.build_module(func, target.tvm_target())[func.attrs["global_symbol"]]
     s = plan.conv
     out = np.zeros((s.n, s.k, s.oh, s.ow), np.float32)
@@ -307,7 +308,7 @@ def row(
     target: CpuTarget,
 ) -> dict[str, Any]:
     """A layer's figures; shares are of one call's time."""
-    cycles = peak / (4 * target.lanes)
+    cycles = peak / (2 * target.vectors_per_cycle * target.lanes)
     return {
         "layer": str(layer),
         "count": layer.count,

@@ -6,7 +6,8 @@ For each layer the whole kernel is checked against the float64 reference, then t
 three stages (each built alone) run alternately. Reported: the fastest and the median time, real
 (nonzero) GFLOP/s of the GEMM, cycles per channel and vector of the transforms, effective GFLOP/s,
 and each stage's share of its floor. Floors are bounds of one core with everything in L1: two
-multiply-adds, two vector loads and one vector store a cycle. One thread.
+multiply-adds, two vector loads and one vector store a cycle (half as many of registers that the CPU
+works on in halves). One thread.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def main() -> None:
     target = parse_target("native")
     peak = fma_peak(target)
     print(f"{target.text}, measured peak {peak / 1e9:.1f} GFLOP/s, seed {SEED}")
-    ghz = peak / (4 * target.lanes) / 1e9
+    ghz = peak / (2 * target.vectors_per_cycle * target.lanes) / 1e9
     rows = []
     for c, h, w, m in LAYERS:
         shape = ConvShape(1, c, h, w, c, 3, SAME)
@@ -80,6 +81,7 @@ def make_plan(shape: ConvShape, m: int, density: float, target: CpuTarget) -> La
         b.channel_block,
         b.rows_at_once,
         cost_cycles=cost.cycles,
+        lanes=cost.lanes,
     )
 
 
@@ -88,15 +90,16 @@ def measure(
 ) -> dict:
     rng = np.random.default_rng(SEED)
     plan = make_plan(shape, m, density, target)
-    layout = kernel_layout(plan, target.lanes)
+    lanes = plan.lanes_on(target.lanes)
+    layout = kernel_layout(plan, lanes)
     u = rng.standard_normal((layout.v.coordinates, shape.k, shape.c)) / np.sqrt(shape.c)
     u = np.where(rng.random(u.shape) < density, u, 0).astype(np.float32)
-    packed = pack(u, plan, target.lanes)
+    packed = pack(u, plan, lanes)
     x = rng.standard_normal((shape.n, shape.c, shape.h, shape.w)).astype(np.float32)
     bias = rng.standard_normal(shape.k).astype(np.float32)
     out = np.zeros((shape.n, shape.k, shape.oh, shape.ow), np.float32)
     operands = [tvm_ir.runtime_tensor(a) for a in (x, *packed.arrays, bias, out)]
-    func = build_conv(plan, EPILOGUE, packed.specs, target.lanes, target.vector_registers)
+    func = build_conv(plan, EPILOGUE, packed.specs, lanes, target.vector_registers)
     name = func.attrs["global_symbol"]
     kernels = {"all": tvm_ir.build_module(func, target.tvm_target())[name]}
     kernels["all"](*operands)
@@ -112,9 +115,10 @@ def measure(
     floor = floors(plan, target, int(np.count_nonzero(u)), ghz * 1e9)
     vectors = layout.panels.vectors * layout.panels.count
     per_vector = ghz * 1e9 / vectors / shape.c
-    products = 2 * np.count_nonzero(u) * layout.panels.vectors * target.lanes
+    products = 2 * np.count_nonzero(u) * layout.panels.vectors * lanes
     return {
         "layer": f"{shape.c}>{shape.k} {shape.h}x{shape.w} F({m},3)",
+        "lanes": lanes,
         "blocking": [plan.panel_vectors, plan.k_block, plan.channel_block, plan.rows_at_once],
         "error": error,
         "ms": {k: round(t * 1e3, 4) for k, t in best.items()},

@@ -81,19 +81,21 @@ def measure(
         expected = np.maximum(winograd_conv2d(x, u, cook_toom(m, shape.r), bias, shape.padding), 0)
         tried = {}
         for plan in plans(shape, m, structure, np.count_nonzero(u) / u.size, target, candidates):
-            packed = pack(u, plan, target.lanes)
+            packed = pack(u, plan, plan.lanes_on(target.lanes))
             tried[plan] = packed, whole_kernel(plan, packed, (x, bias), expected, target)
         times = fastest({plan: call for plan, (_, call) in tried.items()}, repeats // 3 + 2)
         plan = min(times, key=times.get)
         packed, calls["all", structure] = tried[plan]
         calls["gemm", structure] = product_kernel(plan, packed, target)
-        products = np.count_nonzero(u) * kernel_layout(plan, target.lanes).panels.vectors
+        panels = kernel_layout(plan, plan.lanes_on(target.lanes)).panels
+        products = np.count_nonzero(u) * panels.vectors * panels.count
         found[structure] = {
             "density": round(plan.density, 5),
             "detected": detect_structure(u),
+            "lanes": panels.lanes,
             "blocking": (plan.panel_vectors, plan.k_block, plan.channel_block, plan.rows_at_once),
             "packed_kib": round(packed.nbytes / 1024),
-            "_flops": 2 * products * target.lanes * kernel_layout(plan, target.lanes).panels.count,
+            "_flops": 2 * products * panels.lanes,
         }
     times = fastest(calls, repeats + 1)
     for structure, entry in found.items():
@@ -130,11 +132,13 @@ def plans(
     more often while they are there.
     """
     costs = ranked(shape, "sparse_winograd", m, density, core_of(target, 1), structure)
-    panels = dict.fromkeys((c.blocking.panel_vectors, c.blocking.rows_at_once) for c in costs)
+    panels = dict.fromkeys(
+        (c.blocking.panel_vectors, c.blocking.rows_at_once, c.lanes) for c in costs
+    )
     chosen = list(panels)[:count]
     if shared_rows(structure) > 1:
         # Wide panels, which the kernel computes in parts.
-        chosen += [(7, shared_rows(structure))]
+        chosen += [(7, shared_rows(structure), costs[0].lanes)]
     return [
         LayerPlan(
             "layer",
@@ -147,8 +151,9 @@ def plans(
             channel_block=costs[0].blocking.channel_block,
             rows_at_once=rows,
             structure=structure,
+            lanes=lanes,
         )
-        for vectors, rows in chosen
+        for vectors, rows, lanes in chosen
         for k_block in sorted({min(k_block, shape.k) for k_block in K_BLOCKS})
     ]
 
@@ -164,7 +169,8 @@ def whole_kernel(
     x, bias = inputs
     arrays = (x, *packed.arrays, bias, np.zeros(expected.shape, np.float32))
     operands = [tvm_ir.runtime_tensor(a) for a in arrays]
-    func = build_conv(plan, EPILOGUE, packed.specs, target.lanes, target.vector_registers)
+    lanes = plan.lanes_on(target.lanes)
+    func = build_conv(plan, EPILOGUE, packed.specs, lanes, target.vector_registers)
     kernel = tvm_ir.build_module(func, target.tvm_target())[func.attrs["global_symbol"]]
     kernel(*operands)
     error = float(np.abs(operands[-1].numpy() - expected).max() / expected.max())
@@ -175,7 +181,7 @@ def whole_kernel(
 
 def product_kernel(plan: LayerPlan, packed: PackedWeights, target: CpuTarget) -> Callable[[], None]:
     """A call of the product stage alone, panel by panel in the same scratch."""
-    layout = kernel_layout(plan, target.lanes)
+    layout = kernel_layout(plan, plan.lanes_on(target.lanes))
     with tvm_ir.prim_func("product") as builder:
         weights = [tvm_ir.arg(f"packed_{i}", *spec) for i, spec in enumerate(packed.specs)]
         v = tvm_ir.arg("v", (layout.v.size,), "float32")

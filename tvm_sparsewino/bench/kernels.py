@@ -56,7 +56,7 @@ class KernelChain:
     ) -> None:
         self.plan, self.threads = plan, threads
         start = time.perf_counter()
-        self.packed = [pack(weight, plan, target.lanes) for weight in chain.weights]
+        self.packed = [pack(weight, plan, plan.lanes_on(target.lanes)) for weight in chain.weights]
         self.build_seconds = (time.perf_counter() - start) / len(self.packed)
         self._steps = []
         value = maps.input
@@ -103,7 +103,8 @@ class KernelChain:
 
 @lru_cache(maxsize=512)  # races with other threads run the same kernels
 def _build(plan: LayerPlan, specs: tuple[Any, ...], target: CpuTarget) -> Any:
-    func = build_conv(plan, EPILOGUE, specs, target.lanes, target.vector_registers)
+    lanes = plan.lanes_on(target.lanes)
+    func = build_conv(plan, EPILOGUE, specs, lanes, target.vector_registers)
     module = tvm_ir.build_module(func, target.tvm_target())
     return module[str(func.attrs["global_symbol"])]
 

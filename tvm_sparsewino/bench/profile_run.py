@@ -8,7 +8,6 @@ import numpy as np
 from tvm import relax
 
 from .. import driver
-from ..cost_quantities import FMAS_PER_CYCLE
 from ..errors import ConfigError
 from ..exchange import any_tensor
 from ..executable import Executable
@@ -69,7 +68,7 @@ def machine_limits(exe: Executable, clock: str = "wall") -> Limits:
     """
     target = parse_target("native")
     peak = fma_peak(target)
-    cycles = peak / (2 * FMAS_PER_CYCLE * target.lanes)
+    cycles = peak / (2 * target.vectors_per_cycle * target.lanes)
     threads = exe.num_threads
     return Limits(threads * peak, copy_rates(threads), cycles, call_seconds(clock))
 

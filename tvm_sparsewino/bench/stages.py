@@ -9,7 +9,6 @@ from .. import _compat as tvm_ir
 from .._compat import T
 from ..config import LayerPlan
 from ..cook_toom import cook_toom
-from ..cost_quantities import FMAS_PER_CYCLE
 from ..geometry import FLOAT_BYTES, kernel_layout
 from ..packing import PackedWeights
 from ..schedules.blocks import Blocks
@@ -50,7 +49,7 @@ def stage_report(
     kernels = {stage: stage_kernel(stage, plan, packed, target) for stage in STAGES}
     calls = {stage: (lambda f=kernel: f(*operands)) for stage, kernel in kernels.items()}
     times = {stage: min(t) for stage, t in median_alternating(calls, repeats, 3).items()}
-    floor = floors(plan, target, nonzeros, peak / (2 * FMAS_PER_CYCLE * target.lanes))
+    floor = floors(plan, target, nonzeros, peak / (2 * target.vectors_per_cycle * target.lanes))
     work, moved = stage_flops(plan, target, nonzeros), stage_bytes(plan, packed, target)
     return {
         stage: {
@@ -65,7 +64,7 @@ def stage_report(
 
 def stage_kernel(stage: str, plan: LayerPlan, packed: PackedWeights, target: CpuTarget) -> Any:
     """The fused kernel with only one of its stages; same parameters, meaningless output."""
-    layout, shape = kernel_layout(plan, target.lanes), plan.conv
+    layout, shape = kernel_layout(plan, plan.lanes_on(target.lanes)), plan.conv
     algorithm = cook_toom(plan.m, shape.r)
     with tvm_ir.prim_func(stage) as builder:
         data = tvm_ir.arg("data", (shape.n, shape.c, shape.h, shape.w), "float32")
@@ -95,9 +94,10 @@ def floors(
 ) -> dict[str, float]:
     """Seconds below which no stage can run on one core: the busiest of its three resources.
 
-    Everything in L1; two multiply-adds, two vector loads and one vector store a cycle.
+    Everything in L1; two multiply-adds, two vector loads and one vector store a cycle, half as many
+    of registers that the CPU works on in halves.
     """
-    layout, shape = kernel_layout(plan, target.lanes), plan.conv
+    layout, shape = kernel_layout(plan, plan.lanes_on(target.lanes)), plan.conv
     panels, algorithm = layout.panels, cook_toom(plan.m, plan.conv.r)
     alpha, m = algorithm.alpha, algorithm.m
     vectors = panels.vectors * panels.count
@@ -116,25 +116,26 @@ def floors(
         * shape.k
         * max((alpha + m) * _operations(algorithm.at) / 2, alpha * alpha / 2, m * m),
     }
-    return {stage: value / cycles_per_second for stage, value in cycles.items()}
+    full = 2 * panels.lanes / min(2 * panels.lanes, target.vectors_per_cycle * target.lanes)
+    return {stage: full * value / cycles_per_second for stage, value in cycles.items()}
 
 
 def stage_flops(plan: LayerPlan, target: CpuTarget, nonzeros: int) -> dict[str, float]:
     """Real work: both transforms on whole tiles, and products with nonzeros of every panel."""
-    layout, shape = kernel_layout(plan, target.lanes), plan.conv
+    layout, shape = kernel_layout(plan, plan.lanes_on(target.lanes)), plan.conv
     panels, algorithm = layout.panels, cook_toom(plan.m, plan.conv.r)
     tiles = shape.n * panels.tiles_y * panels.tiles_x
     alpha, m = algorithm.alpha, algorithm.m
     return {
         "input": 2.0 * tiles * shape.c * 2 * alpha * _operations(algorithm.bt),
-        "gemm": 2.0 * nonzeros * panels.vectors * target.lanes * panels.count,
+        "gemm": 2.0 * nonzeros * panels.vectors * panels.lanes * panels.count,
         "output": 2.0 * tiles * shape.k * (alpha + m) * _operations(algorithm.at),
     }
 
 
 def stage_bytes(plan: LayerPlan, packed: PackedWeights, target: CpuTarget) -> dict[str, int]:
     """Bytes that every stage reads and writes once: maps, scratch, weights once per panel."""
-    layout = kernel_layout(plan, target.lanes)
+    layout = kernel_layout(plan, plan.lanes_on(target.lanes))
     shape, panels = plan.conv, layout.panels
     tile = panels.alpha**2 * panels.stride * panels.count * FLOAT_BYTES
     inputs = shape.n * shape.c * shape.h * shape.w * FLOAT_BYTES

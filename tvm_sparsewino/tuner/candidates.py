@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config import ConvShape, LayerPlan
 from ..cost import Core, Cost, ranked
+from ..cost_quantities import CORES
 from ..cost_sparse import ranked_sparse_direct
 from ..geometry import ceil_div, make_panels, round_up
 from ..planner import Option, machine, on_machine, plan_of
@@ -56,7 +57,8 @@ def _ranked(option: Option, shape: ConvShape, core: Core) -> tuple[Cost, ...]:
 
 def neighbours(plan: LayerPlan, target: CpuTarget, threads: int) -> list[LayerPlan]:
     """Plans one step from ``plan``, each another kernel that fits the target's registers."""
-    moves = (*_MOVES, partial(_split, threads=threads)) if threads > 1 else _MOVES
+    moves = (*_MOVES, partial(_lanes, widest=target.lanes))
+    moves = (*moves, partial(_split, threads=threads)) if threads > 1 else moves
     found: dict[tuple, LayerPlan] = {_same_kernel(plan, target): plan}
     for steps in moves:
         for fields in steps(plan):
@@ -109,6 +111,15 @@ def _split(plan: LayerPlan, threads: int) -> Iterator[dict[str, int]]:
             yield {"split_k": True, "sharers": threads, "k_block": min(plan.conv.k, half)}
 
 
+def _lanes(plan: LayerPlan, widest: int) -> Iterator[dict[str, int]]:
+    """Vectors of the other width, and as many of them as hold the same tiles, or about."""
+    for core in CORES[widest].widths() if plan.m else ():
+        if core.lanes != plan.lanes_on(widest):
+            vectors = max(1, plan.panel_vectors * plan.lanes_on(widest) // core.lanes)
+            lanes = core.lanes if core.lanes != widest else 0
+            yield {"lanes": lanes, "panel_vectors": vectors}
+
+
 _MOVES: tuple[Callable[[LayerPlan], Iterator[dict[str, Any]]], ...] = (
     _panel,
     _rows,
@@ -121,7 +132,7 @@ def _fits(plan: LayerPlan, target: CpuTarget) -> bool:
     """Whether the accumulators find room; kernels that compute panels in parts always fit."""
     if plan.algorithm != "sparse_winograd" or shared_rows(plan.structure) > 1:
         return plan.rows_at_once < target.vector_registers
-    panels = make_panels(plan.conv, plan.m, target.lanes, plan.panel_vectors)
+    panels = make_panels(plan.conv, plan.m, plan.lanes_on(target.lanes), plan.panel_vectors)
     return panels.vectors * plan.rows_at_once <= target.vector_registers - 3
 
 
@@ -129,6 +140,7 @@ def _same_kernel(plan: LayerPlan, target: CpuTarget) -> tuple:
     """Equal for plans whose kernels are the same."""
     panel = plan.panel_vectors
     if plan.m:
-        panels = make_panels(plan.conv, plan.m, target.lanes, plan.panel_vectors)
+        panels = make_panels(plan.conv, plan.m, plan.lanes_on(target.lanes), plan.panel_vectors)
         panel = (panels.tiles, panels.segment_tiles)
-    return (panel, plan.rows_at_once, plan.k_block, plan.channel_block, plan.split_k, plan.sharers)
+    sizes = plan.rows_at_once, plan.k_block, plan.channel_block
+    return (panel, *sizes, plan.split_k, plan.sharers, plan.lanes_on(target.lanes))

@@ -135,7 +135,8 @@ def build_kernel(
 
     The function takes data, packed weights, bias and output.
     """
-    packed = problem.packed(plan, target.lanes)
-    func = build_conv(plan, EPILOGUE, packed.specs, target.lanes, target.vector_registers)
+    lanes = plan.lanes_on(target.lanes)
+    packed = problem.packed(plan, lanes)
+    func = build_conv(plan, EPILOGUE, packed.specs, lanes, target.vector_registers)
     built = tvm_ir.build_module(func, target.tvm_target())
     return built, str(func.attrs["global_symbol"]), packed.arrays
