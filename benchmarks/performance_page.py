@@ -1,4 +1,4 @@
-"""Write the tables of docs/performance.md from the kept records of layers and networks.
+"""Write the tables of docs/performance*.md from the kept records of layers and networks.
 
     python benchmarks/performance_page.py
 
@@ -20,16 +20,23 @@ from tvm_sparsewino.bench.network_records import network_races
 from tvm_sparsewino.bench.peers import DENSE_RIVALS, PEERS, SPARSE_RIVALS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "performance.md"
-RECORD = ROOT / "benchmarks" / "results" / "layers.jsonl"
-NETWORKS = ROOT / "benchmarks" / "results" / "networks.jsonl"
+DOCS, RESULTS = ROOT / "docs", ROOT / "benchmarks" / "results"
+PAGE, RECORD, NETWORKS = (
+    DOCS / "performance.md",
+    RESULTS / "layers.jsonl",
+    RESULTS / "networks.jsonl",
+)
+WIDE = DOCS / "performance-avx512.md"
+WIDE_RECORD, WIDE_NETWORKS = RESULTS / "layers_avx512.jsonl", RESULTS / "networks_avx512.jsonl"
+PAGES = ((PAGE, RECORD, NETWORKS), (WIDE, WIDE_RECORD, WIDE_NETWORKS))
 BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
 NETWORKS_BEGIN, NETWORKS_END = "<!-- networks -->\n", "<!-- end of networks -->\n"
 STATISTIC = "ms"  # the median
 
 
 def main() -> None:
-    PAGE.write_text(page(PAGE.read_text(), RECORD, NETWORKS))
+    for written, layers, networks in PAGES:
+        written.write_text(page(written.read_text(), layers, networks))
 
 
 def page(text: str, layers: Path, networks: Path) -> str:

@@ -61,11 +61,9 @@ CASES = [
     sparse(conv(1, 1, c=1, k=1), density=1.0),
     sparse(conv(7, 7, c=4, k=9), density=0.0, k_block=4, rows_at_once=2, epilogue=PRELU),
     sparse(conv(6, 19, c=4, k=17, padding=(0, 1, 2, 0)), density=1.0, rows_at_once=8),
-    # Half of a register's lanes, and all registers.
-    narrow(conv(14, 75, c=5, k=9), 4, panel_vectors=9, rows_at_once=2),
+    # Half of a register's lanes, and all registers. Of other such cases, which CPUs run right (they
+    # are in test_kernels), the emulator makes NaN where LLVM puts conditions into masks.
     narrow(conv(14, 30, c=5, k=9, n=2), 6, panel_vectors=7, rows_at_once=4),
-    narrow(conv(9, 40, c=5, k=8), 2, panel_vectors=7, rows_at_once=4, structure="rows4"),
-    narrow(conv(9, 67, c=4, k=9), 4, 1.0, DENSE, panel_vectors=3, rows_at_once=8),
     # A ReLU of the transformed inputs.
     sparse(conv(9, 35, c=5, k=7), rows_at_once=2, winograd_relu=True),
     # Blocks of output channels in parallel.

@@ -41,3 +41,10 @@ def test_shares_are_in_the_table():
     table = plan_table(PLAN)
     (shares,) = [column for column in table.columns if column.header == "share"]
     assert list(shares.cells) == ["60.0%", "10.0%", "30.0%", ""]
+
+
+def test_fewer_lanes_than_registers_have_are_shown():
+    narrow = LayerPlan("body", SHAPE, 0.1, "sparse_winograd", 4, panel_vectors=9, lanes=8)
+    table = plan_table((narrow, PLAN[1]))
+    (panels,) = [column for column in table.columns if column.header == "panel"]
+    assert list(panels.cells) == ["9 x 8", "0"]

@@ -124,7 +124,7 @@ def test_reading_does_not_change_what_it_reads():
         (
             LayerPlan,
             {"lanes": 8, "algorithm": "dense_direct", "structure": "unstructured"},
-            "only a Winograd kernel has lanes of its own, got 8 of 'dense_direct'",
+            "only a Winograd kernel chooses lanes, got 8 of 'dense_direct'",
         ),
         (LayerPlan, {"rows_at_once": 0}, "rows_at_once must be >= 1"),
         (LayerPlan, {"k_block": -1}, "must not be negative"),

@@ -125,12 +125,35 @@ WIDEST = [
     Case(conv(5, 67), 4, 0.4, SPARSE, 1, lanes=16, registers=32),
     Case(conv(9, 11, k=9), 2, 1.0, DENSE, 2, lanes=16, rows_at_once=8, registers=32),
 ]
+# 8 lanes and as many registers as AVX-512 has; other CPUs have fewer, and put some aside.
+NARROW = [
+    Case(conv(14, 75, c=5, k=9), 4, panel_vectors=9, rows_at_once=2, lanes=8, registers=32),
+    Case(conv(14, 30, c=5, k=9, n=2), 6, panel_vectors=7, rows_at_once=4, lanes=8, registers=32),
+    Case(
+        conv(9, 40, c=5, k=8),
+        panel_vectors=7,
+        rows_at_once=4,
+        structure="rows4",
+        lanes=8,
+        registers=32,
+    ),
+    Case(
+        conv(9, 67, c=4, k=9),
+        4,
+        1.0,
+        DENSE,
+        panel_vectors=3,
+        rows_at_once=8,
+        lanes=8,
+        registers=32,
+    ),
+]
 needs_avx512 = pytest.mark.skipif(HOST.lanes < 16, reason="the host has no 16-lane vectors")
 
 
 @pytest.mark.parametrize(
     "case",
-    [*MAPS, *CUT_ROWS, *PADDING, *FILTERS, *CHANNELS, *DENSES, *RELUS]
+    [*MAPS, *CUT_ROWS, *PADDING, *FILTERS, *CHANNELS, *DENSES, *RELUS, *NARROW]
     + [pytest.param(case, marks=needs_avx512) for case in WIDEST],
     ids=str,
 )

@@ -80,6 +80,10 @@ def _check(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def _check_one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
+    _check(value in known, f"{name} must be one of {known}, got {value!r}")
+
+
 def _pair(name: str, value: Any) -> tuple[int, int]:
     """A positive integer, or two of them, as two."""
     pair = (value, value) if isinstance(value, int) else value
@@ -169,32 +173,22 @@ class PruneConfig(_Checked):
             ok = isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value < 1
             _check(ok, f"{name} must be in [0, 1), got {value!r}")
         _check(self.initial_sparsity <= self.sparsity, "initial_sparsity is above sparsity")
-        _check(
-            self.criterion in CRITERIA,
-            f"criterion must be one of {CRITERIA}, got {self.criterion!r}",
-        )
-        _check(self.budget in BUDGETS, f"budget must be one of {BUDGETS}, got {self.budget!r}")
+        _check_one_of("criterion", self.criterion, CRITERIA)
+        _check_one_of("budget", self.budget, BUDGETS)
         for name in ("start_step", "end_step", "every"):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)
             _check(whole, f"{name} must be a whole number, got {value!r}")
-        _check(
-            0 <= self.start_step <= self.end_step, "steps must satisfy 0 <= start_step <= end_step"
-        )
+        start, end = self.start_step, self.end_step
+        _check(0 <= start <= end, "steps must satisfy 0 <= start_step <= end_step")
         _check(self.every >= 1, f"every must be >= 1, got {self.every!r}")
-        _check(
-            self.structure in PATTERNS,
-            f"structure must be one of {PATTERNS}, got {self.structure!r}",
-        )
+        _check_one_of("structure", self.structure, PATTERNS)
         _check(
             (self.structure, self.budget) != ("balanced", "global"),
             "structure 'balanced' needs budget 'layer': rows of equal length cannot be compared "
             "coefficient by coefficient with other layers",
         )
-        _check(
-            self.parameters in PARAMETERS,
-            f"parameters must be one of {PARAMETERS}, got {self.parameters!r}",
-        )
+        _check_one_of("parameters", self.parameters, PARAMETERS)
         _check(
             self.criterion != "activation" or self.parameters == "kept",
             "criterion 'activation' ranks by measured scales, which parameters="
@@ -337,8 +331,7 @@ class LayerPlan(_Checked):
         winograd_relu: whether negative transformed inputs count as zero.
         pool: the pooling that ends the kernel, one of ``POOLS``.
         window: of the pooling.
-        lanes: float32 lanes of the kernel's vectors, one of ``LANES``; 0: as many as the target's
-            registers hold.
+        lanes: float32 lanes of the kernel's vectors, one of ``LANES``; 0: a whole register's.
 
     Raises:
         ConfigError: a value out of range, or an option that the algorithm does not have.
@@ -367,11 +360,10 @@ class LayerPlan(_Checked):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window", checked_window(self.window))
-        _check(self.lanes in LANES, f"lanes must be one of {LANES}, got {self.lanes!r}")
+        _check_one_of("lanes", self.lanes, LANES)
         _check(
             self.lanes == 0 or self.algorithm.endswith("winograd"),
-            f"only a Winograd kernel has lanes of its own, got {self.lanes!r} of "
-            f"{self.algorithm!r}",
+            f"only a Winograd kernel chooses lanes, got {self.lanes!r} of {self.algorithm!r}",
         )
         _check(
             not self.winograd_relu or self.algorithm.endswith("winograd"),

@@ -121,7 +121,7 @@ def _row(layer: Any, total: float) -> tuple[str, ...]:
         f"{layer.density:.1%}",
         layer.algorithm,
         str(layer.m) if convolves and not left else "",
-        str(layer.panel_vectors) if convolves and not left else "",
+        _panel(layer) if convolves and not left else "",
         f"{layer.flops_direct / 1e9:.3f}",
         f"{layer.flops_done / 1e9:.3f}",
         f"{saved:.1f}x" if saved and not left else "",
@@ -129,6 +129,11 @@ def _row(layer: Any, total: float) -> tuple[str, ...]:
         "" if left or not total else f"{layer.cost_cycles / total:.1%}",
         layer.reason,
     )
+
+
+def _panel(layer: Any) -> str:
+    """Vectors of a panel, and their lanes where registers have more: ``9 x 8``."""
+    return f"{layer.panel_vectors}{f' x {layer.lanes}' if layer.lanes else ''}"
 
 
 def _shape(layer: Any) -> str:

@@ -84,7 +84,7 @@ def _row(layer: Any, found: Any) -> tuple[str, ...]:
     return (
         layer.names[0] + more,
         str(found.candidates),
-        plan.algorithm + (f" m={plan.m}" if plan.m else ""),
+        plan.algorithm + f" m={plan.m}" * bool(plan.m) + f" lanes={plan.lanes}" * bool(plan.lanes),
         "/".join(map(str, sizes)),
         f"{found.seconds * 1e3:.4g}",
         f"{found.model_seconds * 1e3:.4g}",
