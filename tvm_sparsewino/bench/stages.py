@@ -9,6 +9,7 @@ from .. import _compat as tvm_ir
 from .._compat import T
 from ..config import LayerPlan
 from ..cook_toom import cook_toom
+from ..cost_quantities import LOADS_PER_CYCLE, ONE_LOAD
 from ..geometry import FLOAT_BYTES, kernel_layout
 from ..packing import PackedWeights
 from ..schedules.blocks import Blocks
@@ -102,22 +103,27 @@ def floors(
     alpha, m = algorithm.alpha, algorithm.m
     vectors = panels.vectors * panels.count
     steps = nonzeros * panels.vectors * panels.count
+    together = plan.rows_at_once if plan.rows_at_once in ONE_LOAD else 1
+    per_cycle = min(2.0, target.vectors_per_cycle * target.lanes / panels.lanes)
+    full = 2 / per_cycle
     cycles = {
         # vertical pass on m input vectors per vector of tiles, horizontal pass on alpha rows
-        "input": vectors
+        "input": full
+        * vectors
         * shape.c
         * max(
             (m + alpha) * _operations(algorithm.bt) / 2,
             m * alpha,
             m * alpha + alpha * alpha,
         ),
-        "gemm": steps * (1 + 1 / panels.vectors) / 2,
-        "output": vectors
+        # a load for every multiply-add, and for the values of rows that are computed together
+        "gemm": steps * (1 / per_cycle + 1 / (LOADS_PER_CYCLE * together * panels.vectors)),
+        "output": full
+        * vectors
         * shape.k
         * max((alpha + m) * _operations(algorithm.at) / 2, alpha * alpha / 2, m * m),
     }
-    full = 2 * panels.lanes / min(2 * panels.lanes, target.vectors_per_cycle * target.lanes)
-    return {stage: full * value / cycles_per_second for stage, value in cycles.items()}
+    return {stage: value / cycles_per_second for stage, value in cycles.items()}
 
 
 def stage_flops(plan: LayerPlan, target: CpuTarget, nonzeros: int) -> dict[str, float]:
