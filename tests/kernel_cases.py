@@ -68,6 +68,7 @@ class Case:
     split_k: bool = False
     sharers: int = 0
     winograd_relu: bool = False
+    copied: bool = False
 
     @property
     def plan(self):
@@ -85,6 +86,7 @@ class Case:
             split_k=self.split_k,
             sharers=self.sharers,
             winograd_relu=self.winograd_relu,
+            copied=self.copied,
             pool=self.epilogue.pool,
             window=self.epilogue.window,
         )
@@ -103,7 +105,7 @@ class Case:
         if self.structure != "unstructured":
             name += f"-{self.structure}{'' if self.has_it else '-not'}"
         name += "-split" * self.split_k + f"-{self.sharers}sharers" * (self.sharers > 0)
-        return name + "-wrelu" * self.winograd_relu
+        return name + "-wrelu" * self.winograd_relu + "-copied" * self.copied
 
 
 def weights(structure, rng, shape=(16, 16, 20), density=0.2, groups=1):

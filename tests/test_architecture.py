@@ -55,6 +55,8 @@ LAYERS = (
             "cost_direct",
             "cost_depthwise",
             "cost_sparse",
+            "cost_sparse_plans",
+            "cost_sparse_work",
             "cost_prices",
             "cost_quantities",
             "records",

@@ -124,8 +124,9 @@ def test_reading_does_not_change_what_it_reads():
         (
             LayerPlan,
             {"lanes": 8, "algorithm": "dense_direct", "structure": "unstructured"},
-            "only a Winograd kernel chooses lanes, got 8 of 'dense_direct'",
+            "'dense_direct' kernels have no lanes, got 8",
         ),
+        (LayerPlan, {"copied": True}, "'sparse_winograd' kernels have no copied, got True"),
         (LayerPlan, {"rows_at_once": 0}, "rows_at_once must be >= 1"),
         (LayerPlan, {"k_block": -1}, "must not be negative"),
         (LayerPlan, {"sharers": 2}, "only with split_k are panels shared out, got sharers 2"),

@@ -6,12 +6,8 @@ import pytest
 
 from tvm_sparsewino.config import ConvShape, LayerPlan
 from tvm_sparsewino.cost import Core
-from tvm_sparsewino.cost_sparse import (
-    count_work,
-    memory_bytes,
-    predict_sparse_direct,
-    ranked_sparse_direct,
-)
+from tvm_sparsewino.cost_sparse import predict_sparse_direct, ranked_sparse_direct
+from tvm_sparsewino.cost_sparse_work import count_work, memory_bytes
 from tvm_sparsewino.errors import ShapeError
 from tvm_sparsewino.geometry_sparse import register_tile, sparse_layout
 
@@ -88,3 +84,22 @@ def test_a_run_of_every_channel_that_l1_holds_is_better_than_a_whole_map():
     assert work(3).missed_lines < work(0).missed_lines / 2
     assert work(2).missed_lines < work(3).missed_lines
     assert predict_sparse_direct(shape, 0.1, core).blocking.panel_vectors in (3, 4, 5, 6)
+
+
+ZEN4 = Core(16, 32, l2_bytes=2**20, vectors_per_cycle=1.0)
+
+
+def test_half_of_the_lanes_is_chosen_where_whole_lines_would_lie_across_two():
+    rows_of_planes = ConvShape(1, 128, 56, 56, 128, 3, (1, 1, 1, 1), stride=2)
+    assert {cost.lanes for cost in ranked_sparse_direct(rows_of_planes, 0.1, ZEN4)} == {0, 8}
+    assert predict_sparse_direct(rows_of_planes, 0.1, ZEN4).lanes == 8
+    assert {cost.lanes for cost in ranked_sparse_direct(rows_of_planes, 0.1, Core())} == {0}
+
+
+def test_wide_cores_may_copy_what_they_could_read_in_place():
+    shape = ConvShape(1, 256, 56, 56, 128, 1)
+    assert {cost.copied for cost in ranked_sparse_direct(shape, 0.1, ZEN4)} == {False, True}
+    assert predict_sparse_direct(shape, 0.1, ZEN4).copied
+    odd = ConvShape(1, 256, 15, 15, 128, 1)  # copied anyway
+    for core, of in ((ZEN4, odd), (Core(), shape), (Core(4, 32), shape)):
+        assert {cost.copied for cost in ranked_sparse_direct(of, 0.1, core)} == {False}

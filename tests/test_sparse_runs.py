@@ -1,5 +1,6 @@
 """Kernels that copy runs of pixels, against the float64 oracle (tolerance: ``kernel_cases``)."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -26,6 +27,12 @@ CASES = [
     sparse(pointwise(1, 9, c=3, k=2), panel_vectors=1, density=1.0),
     sparse(pointwise(5, 5, c=3, k=4), panel_vectors=2, density=0.0, rows_at_once=2),
     sparse(pointwise(23, 23, c=5, k=5), lanes=16, panel_vectors=0, registers=32),
+    sparse(pointwise(16, 16, c=9, k=7, n=2), copied=True, panel_vectors=7, rows_at_once=4),
+    sparse(
+        pointwise(8, 12, c=9, k=6), copied=True, panel_vectors=0, rows_at_once=2, epilogue=ADDED
+    ),
+    sparse(pointwise(16, 24, c=6, k=8, groups=2, stride=2), copied=True, panel_vectors=3),
+    sparse(pointwise(16, 19, c=9, k=5), copied=True, panel_vectors=5, lanes=8, registers=32),
 ]
 
 
@@ -44,6 +51,11 @@ def test_the_cases_are_of_every_kind():
     assert set(several) == {True, False}
     assert {x.reach > SHORT_RUN for x in layouts} == {True, False}
     assert any(x.total_rows % x.rows for x in layouts)
+
+
+def test_some_could_have_been_read_in_place():
+    plans = [dataclasses.replace(c.plan, copied=False) for c in CASES if c.copied]
+    assert {sparse_layout(plan, 8).kind for plan in plans} == {"map"}
 
 
 def test_nothing_is_read_beyond_the_map():

@@ -9,7 +9,7 @@ from relax_networks import conv, module, winograd
 from tvm import relax
 
 from tvm_sparsewino import driver
-from tvm_sparsewino.config import CompileConfig, ConvShape
+from tvm_sparsewino.config import CompileConfig, ConvShape, LayerPlan
 from tvm_sparsewino.errors import ConfigError, TargetError, TuneError
 from tvm_sparsewino.geometry import make_panels
 from tvm_sparsewino.planner import plan_of, spatial_options, winograd_options
@@ -91,6 +91,19 @@ def test_on_wide_registers_half_of_their_lanes_is_tried_too(problem):
     (half,) = (p for p in neighbours(plan, wide, 1) if p.lanes)
     assert (half.lanes, half.panel_vectors) == (8, 4)
     assert plan in [dataclasses.replace(p, **_unpriced(plan)) for p in neighbours(half, wide, 1)]
+
+
+def test_sparse_direct_kernels_try_copies_and_half_of_the_lanes():
+    wide = parse_target("llvm -mcpu=skylake-avx512")
+    shape = ConvShape(1, 64, 28, 28, 64, 1)
+    plan = LayerPlan("", shape, 0.1, "sparse_direct", 0, 4, 64, 64, 4)
+    near = neighbours(plan, wide, 1)
+    assert [p.copied for p in near].count(True) == 1
+    assert [(p.lanes, p.panel_vectors) for p in near if p.lanes] == [(8, 8)]
+    whole = dataclasses.replace(plan, panel_vectors=0)
+    assert [(p.lanes, p.panel_vectors) for p in neighbours(whole, wide, 1) if p.lanes] == [(8, 0)]
+    odd = dataclasses.replace(plan, conv=dataclasses.replace(shape, h=27))
+    assert not any(p.copied for p in neighbours(odd, wide, 1))
 
 
 def _unpriced(plan):

@@ -273,7 +273,7 @@ def test_a_plan_of_another_layer_is_refused():
 
 
 def test_only_winograd_plans_have_it():
-    with pytest.raises(ConfigError, match="only a Winograd kernel transforms inputs"):
+    with pytest.raises(ConfigError, match="kernels have no winograd_relu"):
         sw.LayerPlan("x", None, 1.0, "dense_direct", winograd_relu=True)
 
 

@@ -19,6 +19,7 @@ VERSION = 1
 ALGORITHMS = ("sparse_winograd", "dense_winograd", "sparse_direct", "dense_direct", "left")
 ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "prelu")
 LANES = (0, 4, 8, 16)
+_OPTIONS = {"lanes": ALGORITHMS[:3], "copied": ALGORITHMS[2:3], "winograd_relu": ALGORITHMS[:2]}
 POOLS = ("none", "max", "average")
 CRITERIA = ("activation", "white", "authors")
 BUDGETS = ("layer", "global")
@@ -332,6 +333,7 @@ class LayerPlan(_Checked):
         pool: the pooling that ends the kernel, one of ``POOLS``.
         window: of the pooling.
         lanes: float32 lanes of the kernel's vectors, one of ``LANES``; 0: a whole register's.
+        copied: whether a 1x1 sparse direct kernel copies pixels that it could read in place.
 
     Raises:
         ConfigError: a value out of range, or an option that the algorithm does not have.
@@ -357,18 +359,15 @@ class LayerPlan(_Checked):
     pool: str = "none"
     window: Window = HALVING
     lanes: int = 0
+    copied: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window", checked_window(self.window))
         _check_one_of("lanes", self.lanes, LANES)
-        _check(
-            self.lanes == 0 or self.algorithm.endswith("winograd"),
-            f"only a Winograd kernel chooses lanes, got {self.lanes!r} of {self.algorithm!r}",
-        )
-        _check(
-            not self.winograd_relu or self.algorithm.endswith("winograd"),
-            f"only a Winograd kernel transforms inputs, got winograd_relu of {self.algorithm!r}",
-        )
+        for option, algorithms in _OPTIONS.items():
+            value = getattr(self, option)
+            has_it = not value or self.algorithm in algorithms
+            _check(has_it, f"{self.algorithm!r} kernels have no {option}, got {value!r}")
         _check(self.algorithm in ALGORITHMS, f"unknown algorithm {self.algorithm!r}")
         _check(self.structure in STRUCTURES, f"unknown structure {self.structure!r}")
         _check(self.pool in POOLS, f"unknown pool {self.pool!r}")

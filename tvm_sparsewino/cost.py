@@ -44,6 +44,7 @@ class Cost:
         split_k: whether blocks of output channels are shared out, not panels.
         sharers: threads that get whole panels first, and blocks of those that are left; 0: blocks.
         lanes: float32 lanes of the kernel's vectors; 0: as many as the machine's have.
+        copied: whether pixels are copied that could be read in place.
     """
 
     input_cycles: float
@@ -54,6 +55,7 @@ class Cost:
     split_k: bool = False
     sharers: int = 0
     lanes: int = 0
+    copied: bool = False
 
     @property
     def cycles(self) -> float:

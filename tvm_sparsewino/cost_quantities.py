@@ -22,6 +22,7 @@ FMA_LATENCY = 4.0
 # Of the core that prices are fitted to: vectors loaded, and multiplied and added, in a cycle.
 _FITTED_VECTORS = 2.0
 _WIDE, _NARROW = 16, 8
+_MANY_REGISTERS = 32
 # What operations of a transform take where a vector is a whole cache line: none of its loads from
 # the maps' rows is aligned, so all of them touch two lines. Measured on Zen 4: 1.1 to 1.4.
 _WHOLE_LINE = 1.2
@@ -80,6 +81,11 @@ class Core:
     l2_bytes: int = 512 * 1024
     threads: int = 1
     vectors_per_cycle: float = 2.0
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether registers hold a cache line, should kernels use but half of it."""
+        return self.vector_registers == _MANY_REGISTERS and self.lanes >= _NARROW
 
     def widths(self) -> tuple[Core, ...]:
         """The core itself, and as it is for kernels that use half of its widest registers."""

@@ -259,12 +259,12 @@ def thinned(shape: ConvShape, lanes: int) -> ConvShape:
     return replace(shape, h=shape.oh, w=shape.ow, stride=(1, 1))
 
 
-def choose_kind(shape: ConvShape, lanes: int) -> str:
-    """Where inputs are read: see the module's text."""
+def choose_kind(shape: ConvShape, lanes: int, copied: bool = False) -> str:
+    """Where inputs are read: see the module's text. ``copied``: nowhere in place."""
     alone = shape.taps == 1 and shape.stride == (1, 1) and not any(shape.padding)
     if not alone or shape.h * shape.w < lanes:
         return "planes"
-    return "runs" if shape.h * shape.w % CACHE_LINE else "map"
+    return "runs" if copied or shape.h * shape.w % CACHE_LINE else "map"
 
 
 @lru_cache(maxsize=1024)
@@ -279,7 +279,7 @@ def sparse_layout(plan: LayerPlan, lanes: int) -> SparseLayout:
     check_shape(plan.conv)
     shape = thinned(plan.conv, lanes)
     step = plan.conv.stride if shape != plan.conv else (1, 1)
-    kind = choose_kind(shape, lanes)
+    kind = choose_kind(shape, lanes, plan.copied)
     if kind != "planes":
         pixels = shape.h * shape.w
         share = even_share(pixels, plan.panel_vectors * lanes or pixels)

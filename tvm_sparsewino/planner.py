@@ -206,6 +206,7 @@ def _with_pooled_rows(plan: LayerPlan, pool: str, window: Window, core: Core) ->
         k_block=cost.blocking.k_block,
         channel_block=cost.blocking.channel_block,
         rows_at_once=cost.blocking.rows_at_once,
+        lanes=cost.lanes,
         cost_cycles=cost.cycles,
         reason=f"{plan.reason}; with {text}, which saves {saved:.3g} Mcycles",
     )
@@ -312,6 +313,7 @@ def plan_of(name: str, shape: ConvShape, option: Option, reason: str = "") -> La
         split_k=option.cost.split_k,
         sharers=option.cost.sharers,
         lanes=option.cost.lanes,
+        copied=option.cost.copied,
         reason=reason,
         flops_direct=shape.direct_flops,
         flops_done=option.cost.flops_done,

@@ -12,6 +12,7 @@ from ..cost import Core, Cost, ranked
 from ..cost_quantities import CORES
 from ..cost_sparse import ranked_sparse_direct
 from ..geometry import ceil_div, make_panels, round_up
+from ..geometry_sparse import choose_kind, thinned
 from ..planner import Option, machine, on_machine, plan_of
 from ..schedules.target import CpuTarget
 from ..structure import shared_rows
@@ -57,7 +58,7 @@ def _ranked(option: Option, shape: ConvShape, core: Core) -> tuple[Cost, ...]:
 
 def neighbours(plan: LayerPlan, target: CpuTarget, threads: int) -> list[LayerPlan]:
     """Plans one step from ``plan``, each another kernel that fits the target's registers."""
-    moves = (*_MOVES, partial(_lanes, widest=target.lanes))
+    moves = (*_MOVES, partial(_lanes, widest=target.lanes), partial(_copied, lanes=target.lanes))
     moves = (*moves, partial(_split, threads=threads)) if threads > 1 else moves
     found: dict[tuple, LayerPlan] = {_same_kernel(plan, target): plan}
     for steps in moves:
@@ -113,11 +114,21 @@ def _split(plan: LayerPlan, threads: int) -> Iterator[dict[str, int]]:
 
 def _lanes(plan: LayerPlan, widest: int) -> Iterator[dict[str, int]]:
     """Vectors of the other width, and as many of them as hold the same tiles, or about."""
-    for core in CORES[widest].widths() if plan.m else ():
+    chooses = plan.m or plan.algorithm == "sparse_direct"
+    for core in CORES[widest].widths() if chooses else ():
         if core.lanes != plan.lanes_on(widest):
-            vectors = max(1, plan.panel_vectors * plan.lanes_on(widest) // core.lanes)
+            vectors = plan.panel_vectors * plan.lanes_on(widest) // core.lanes
+            vectors = max(1, vectors) if plan.panel_vectors else 0
             lanes = core.lanes if core.lanes != widest else 0
             yield {"lanes": lanes, "panel_vectors": vectors}
+
+
+def _copied(plan: LayerPlan, lanes: int) -> Iterator[dict[str, bool]]:
+    """Pixels copied instead of read in place, or the other way round."""
+    if plan.algorithm == "sparse_direct":
+        lanes = plan.lanes_on(lanes)
+        if choose_kind(thinned(plan.conv, lanes), lanes) == "map":
+            yield {"copied": not plan.copied}
 
 
 _MOVES: tuple[Callable[[LayerPlan], Iterator[dict[str, Any]]], ...] = (
@@ -143,4 +154,5 @@ def _same_kernel(plan: LayerPlan, target: CpuTarget) -> tuple:
         panels = make_panels(plan.conv, plan.m, plan.lanes_on(target.lanes), plan.panel_vectors)
         panel = (panels.tiles, panels.segment_tiles)
     sizes = plan.rows_at_once, plan.k_block, plan.channel_block
-    return (panel, *sizes, plan.split_k, plan.sharers, plan.lanes_on(target.lanes))
+    how = plan.split_k, plan.sharers, plan.lanes_on(target.lanes), plan.copied
+    return (panel, *sizes, *how)
