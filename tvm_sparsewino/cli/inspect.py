@@ -132,8 +132,9 @@ def _row(layer: Any, total: float) -> tuple[str, ...]:
 
 
 def _panel(layer: Any) -> str:
-    """Vectors of a panel, and their lanes where registers have more: ``9 x 8``."""
-    return f"{layer.panel_vectors}{f' x {layer.lanes}' if layer.lanes else ''}"
+    """Vectors of a panel, and their lanes where registers have more: ``9 x 8``; whether copied."""
+    lanes = f" x {layer.lanes}" if layer.lanes else ""
+    return f"{layer.panel_vectors}{lanes}{' copied' * layer.copied}"
 
 
 def _shape(layer: Any) -> str:
