@@ -11,9 +11,10 @@ those at a row's end are those before the next. There are three kinds of places:
 *map*: a 1x1 filter of stride 1 without padding needs no copy where channels of the map begin with a
 cache line. Offsets are places in the map.
 
-*runs*: the same filter on other maps, where vectors would lie across two lines. A panel is a run of
-pixels, whatever row they are in, and the runs of the channels lie in scratch one after the other,
-in whole vectors: what a tile reads fills as little of L1 as it can.
+*runs*: the same filter on other maps, where vectors would lie across two lines, and on any map if
+the plan says so. A panel is a run of pixels, whatever row they are in, and the runs of the channels
+lie in scratch one after the other, in whole vectors: what a tile reads fills as little of L1 as it
+can.
 
 A 1x1 filter with a stride and no padding reads few pixels of each row: those are copied into a map
 of their own first, *thinned*, which is then read as above, by a filter of stride 1.
