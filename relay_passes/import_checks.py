@@ -17,6 +17,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from ..errors import ImportFailed
 from .import_arithmetic import arithmetic_converters
+from .import_indexing import convert_index
 
 # ``convert(node, importer)``: what the importer makes of a node of PyTorch's graph.
 Converter = Callable[[Any, Any], Any]
@@ -29,7 +30,7 @@ def checked_converters(program: Any, own: dict[str, Converter]) -> dict[str, Con
         program: a ``torch.export.ExportedProgram``.
         own: converters to use in place of TVM's. What neither has is left to TVM, which names it.
     """
-    own = arithmetic_converters() | own
+    own = arithmetic_converters() | {"index.Tensor": convert_index} | own
     known = set(ExportedProgramImporter().convert_map) | set(own)
     nodes = (node for node in program.graph.nodes if node.op == "call_function")
     names = {getattr(node.target, "__name__", "") for node in nodes} & known

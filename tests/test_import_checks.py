@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from tvm import relax
 
 from tvm_sparsewino import driver
 from tvm_sparsewino.errors import ImportFailed
+from tvm_sparsewino.relay_passes import import_torch
 
 X = torch.linspace(-2, 3, 2 * 4 * 7 * 8).reshape(2, 4, 7, 8)
 
@@ -30,16 +32,22 @@ def imported(function):
         (lambda x: functional.avg_pool2d(x, 3, divisor_override=5), "divisor_override"),
         (lambda x: functional.avg_pool3d(x, 3, divisor_override=5), "divisor_override"),
         (lambda x: x.clamp(0.5, -0.5), "minimum of 0.5 above its maximum of -0.5"),
-        (
-            lambda x: x[:, torch.tensor([0, 1]), torch.tensor([2, 3])],
-            r"TVM makes the shape \[2, 2, 2, 8\] of it, PyTorch \[2, 2, 8\]",
-        ),
         (lambda x: (x * 9).int() / 4, "TVM makes int32 of it, PyTorch float32"),
     ],
 )
 def test_what_the_importer_gets_wrong_is_refused(function, message):
     with pytest.raises(ImportFailed, match=message):
         imported(function)
+
+
+def test_another_shape_is_refused(monkeypatch):
+    def flattened(node, importer):
+        return importer.block_builder.emit(relax.op.flatten(importer.retrieve_args(node)[0]))
+
+    monkeypatch.setattr(import_torch, "resize_converters", lambda: {"relu.default": flattened})
+    flat, shape = X.numel(), ", ".join(map(str, X.shape))
+    with pytest.raises(ImportFailed, match=rf"the shape \[{flat}\] of it, PyTorch \[{shape}\]"):
+        imported(functional.relu)
 
 
 def test_an_unknown_operator_is_still_named_by_tvm():
