@@ -131,6 +131,6 @@ def _emit_product(
     if plan.structure != "unstructured":
         emit_structured_gemm(weights, v, product, blocks, plan, layout, vector_registers)
     elif plan.algorithm == "sparse_winograd":
-        emit_sparse_gemm(weights, v, product, blocks, plan, layout)
+        emit_sparse_gemm(weights, v, product, blocks, plan, layout, vector_registers)
     else:
         emit_dense_gemm(weights, v, product, blocks, plan, layout, vector_registers)

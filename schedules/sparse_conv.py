@@ -33,6 +33,7 @@ from .sparse_runs import emit_runs
 from .sparse_tile import emit_tile
 from .sparse_work import Work
 from .thinned_map import thinned_map
+from .weights_ahead import asks_ahead
 from .wide import wide
 
 
@@ -56,7 +57,7 @@ def emit_sparse_conv(
     """
     blocks, panels = layout.shape.groups * layout.k_blocks, layout.panels // layout.turns
     tile, lanes = register_tile(layout, vector_registers), layout.lanes
-    tile_size = tile.vectors * lanes
+    tile_size, ahead = tile.vectors * lanes, asks_ahead(vector_registers, lanes)
     sums_size = tile.count * (layout.k_block + 1) * tile_size
     with (
         thinned_map(data, layout) as read,
@@ -75,7 +76,7 @@ def emit_sparse_conv(
             with inputs as (part, first, source):
                 buffers = (read, packed, source, partial, tail, to)
                 where = (place[0], block, part, first, place[1], again)
-                _emit_tiles(Work(layout, tile, *buffers, after, *where))
+                _emit_tiles(Work(layout, tile, ahead, *buffers, after, *where))
 
         if layout.window is not None:
             _emit_pooled(emit_panel, output, layout, epilogue, (image, block))

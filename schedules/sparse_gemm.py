@@ -17,6 +17,7 @@ from ..geometry import KernelLayout
 from .blocks import Blocks, each_slice
 from .chains import emit_chains, has_long_rows, store_sums
 from .splat import load_offsets, load_splats
+from .weights_ahead import WINOGRAD_BYTES, asks_ahead, prefetch_weights
 from .wide import wide
 
 # Rows from which on two offsets come with one load. Two rows have wide panels: loads are few beside
@@ -31,6 +32,7 @@ def emit_sparse_gemm(
     blocks: Blocks,
     plan: LayerPlan,
     layout: KernelLayout,
+    vector_registers: int,
 ) -> None:
     """Emit the products of some blocks of output channels.
 
@@ -41,14 +43,20 @@ def emit_sparse_gemm(
         blocks: the blocks of output channels.
         plan: the layer's plan.
         layout: memory layout.
+        vector_registers: registers of the target.
     """
     starts, rows, offsets, values = packed
+    # With several panels the weights come from L3 again, and are as fast unasked.
+    ahead = layout.panels.count == 1 and asks_ahead(vector_registers, layout.panels.lanes)
     with each_slice(layout, blocks) as (coordinate, block, index):
         number = (block * layout.v.coordinates + coordinate) * layout.slices + index
         start = tvm_ir.bind(wide(starts[number]))
         steps = wide(starts[number + 1]) - start
         streams = (offsets, start), (values, start)
         written = rows, number * plan.rows_at_once
+        if ahead:
+            numbers = start * plan.rows_at_once, steps * plan.rows_at_once
+            prefetch_weights((offsets, values), *numbers, WINOGRAD_BYTES)
         emit_rows(streams, steps, v, product, written, coordinate, plan, layout)
 
 

@@ -16,6 +16,7 @@ from ..geometry_sparse import SparseLayout, Tile
 from .sparse_store import store_row
 from .sparse_work import Work, corner, slice_members, slice_number
 from .splat import load_offsets, load_splats
+from .weights_ahead import DIRECT_BYTES, prefetch_weights
 from .wide import wide
 
 
@@ -86,7 +87,10 @@ def _emit_products(
     lanes, width = layout.lanes, layout.rows_at_once
     starts, _, offsets, values = work.packed
     first = tvm_ir.bind(wide(starts[number]))
-    with T.serial(0, wide(starts[number + 1]) - first) as step:
+    steps = wide(starts[number + 1]) - first
+    if work.asks_ahead:
+        prefetch_weights((offsets, values), first * width, steps * width, DIRECT_BYTES)
+    with T.serial(0, steps) as step:
         here = tvm_ir.bind((first + step) * width)
         splats = load_splats(values, here, width, lanes)
         pairs = zip(splats, load_offsets(offsets, here, width), strict=True)

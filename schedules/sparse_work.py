@@ -19,6 +19,7 @@ class Work:
     Attributes:
         layout: memory layout.
         tile: what is in registers at a time.
+        asks_ahead: whether weights are asked for early (:mod:`.weights_ahead`).
         data: buffer [N, C, H, W].
         packed: buffers starts, rows, offsets, values (see :mod:`tvm_sparsewino.packing_sparse`).
         source: function of an index, whole or vector, that reads the inputs: from the scratch, or
@@ -38,6 +39,7 @@ class Work:
 
     layout: SparseLayout
     tile: Tile
+    asks_ahead: bool
     data: Any
     packed: Sequence[Any]
     source: Any
