@@ -360,6 +360,30 @@ def test_transpositions_use_whole_lines():
     assert extents == [224, 16, 7, 8]  # everything else, a line, columns, lanes
 
 
+@pytest.mark.parametrize("size", [5, 7, 14, 28])
+def test_channels_are_shuffled(size, rng):
+    x = numbers(rng, 2, 12, size, size)
+    apart, whole = (2, 3, 4, size, size), x.shape
+
+    def shuffled(v):
+        v = relax.op.permute_dims(relax.op.reshape(relax.op.nn.relu(v), apart), (0, 2, 1, 3, 4))
+        return relax.op.reshape(v, whole)
+
+    want = np.maximum(x, 0).reshape(apart).transpose(0, 2, 1, 3, 4).reshape(whole)
+    assert np.array_equal(compiled(shuffled, x), want)
+
+
+def test_shuffled_channels_are_runs_of_pixels():
+    """What reshapes leave in the indices, w // 28 and h % 28, does not cut them into rows."""
+    x = te.placeholder((1, 136, 28, 28), name="x")
+    y = te.compute(
+        x.shape, lambda n, c, h, w: x[n, c % 4 * 34 + c // 4, (w // 28 + h) % 28, w % 28], name="y"
+    )
+    sch = schedule(schedule_function(te.create_prim_func([x, y]), 16))
+    (block,) = child_blocks(sch)
+    assert [loop_extent(sch, loop) for loop in sch.get_loops(block)] == [136, 49, 16]
+
+
 def test_a_number_for_each_row_is_no_transposition():
     x, b = te.placeholder((1, 64, 8, 16), name="x"), te.placeholder((64,), name="b")
     y = te.compute(x.shape, lambda n, c, h, w: x[n, c, h, w] + b[c], name="y")

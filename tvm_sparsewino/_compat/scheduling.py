@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import tvm
@@ -10,6 +11,14 @@ from .line import IS_RELAX_LINE, BlockRealize, Schedule, ScheduleError, tir
 
 # Simplifies index arithmetic; 0.27 calls its package by another name.
 _Analyzer = (tvm.sym if hasattr(tvm, "sym") else tvm.arith).Analyzer
+
+
+def _knowing(iterators: Any) -> Any:
+    """An analyzer that knows how far the iterators of a block run."""
+    analyzer = _Analyzer()
+    for iterator in iterators:
+        analyzer.bind(iterator.var, iterator.dom)
+    return analyzer
 
 
 def schedule(func: tir.PrimFunc) -> Schedule:
@@ -74,18 +83,22 @@ def flat_loops(sch: Schedule, block: Any) -> int:
     variables = [iterator.var for iterator in realize.block.iter_vars]
     extents = [iterator.dom.extent for iterator in realize.block.iter_vars]
     regions = [*realize.block.reads, *realize.block.writes]
+    analyzer = _knowing(realize.block.iter_vars)
+    # Reshapes leave remainders and quotients behind that change nothing.
+    indices = [[analyzer.simplify(i.min) for i in region.region] for region in regions]
     count = 0
     while count < len(variables):
         inner = variables[-count - 1 :], extents[-count - 1 :]
-        if not all(_runs_through(region, *inner) for region in regions):
+        if not all(map(partial(_runs_through, *inner), regions, indices)):
             break
         count += 1
     return count
 
 
-def _runs_through(region: Any, variables: list[Any], extents: list[Any]) -> bool:
-    """Whether the last indices of a region are just ``variables``, or none depends on them."""
-    indices = [index.min for index in region.region]
+def _runs_through(
+    variables: list[Any], extents: list[Any], region: Any, indices: list[Any]
+) -> bool:
+    """Whether the last ``indices`` of a region are just ``variables``, or none depends on them."""
     shape = (region.source if hasattr(region, "source") else region.buffer).shape
     used = [v for index in indices for v in tir.analysis.undefined_vars(index)]
     if not any(v.same_as(variable) for v in used for variable in variables):
@@ -123,11 +136,9 @@ def crossing_loop(sch: Schedule, block: Any) -> int | None:
 def divisors_of(sch: Schedule, block: Any, loop: Any) -> set[int]:
     """Every number s for which the block reads at ``loop // s``."""
     variable, realize = sch.get(loop).loop_var, sch.get(sch.get_loops(block)[-1]).body
-    analyzer, found = _Analyzer(), set()
-    values = {}
-    for iterator, value in zip(realize.block.iter_vars, realize.iter_values, strict=True):
-        values[iterator.var] = value
-        analyzer.bind(iterator.var, iterator.dom)
+    analyzer, found = _knowing(realize.block.iter_vars), set()
+    iterators = zip(realize.block.iter_vars, realize.iter_values, strict=True)
+    values = {iterator.var: value for iterator, value in iterators}
     ours = [v for v, value in values.items() if variable.same_as(value)]
 
     def walk(expr: Any) -> None:
