@@ -127,14 +127,13 @@ class Kernel:
             ]
             v = tvm_ir.arg("v", (layout.v.size,), "float32")
             product = tvm_ir.arg("product", (layout.product.size,), "float32")
+            registers = target.vector_registers
             with T.serial(0, CALLS):
                 if plan.structure != "unstructured":
-                    registers = target.vector_registers
                     emit_structured_gemm(packed, v, product, Blocks(0), plan, layout, registers)
                 elif plan.algorithm == "sparse_winograd":
-                    emit_sparse_gemm(packed, v, product, Blocks(0), plan, layout)
+                    emit_sparse_gemm(packed, v, product, Blocks(0), plan, layout, registers)
                 else:
-                    registers = target.vector_registers
                     emit_dense_gemm(packed, v, product, Blocks(0), plan, layout, registers)
         v = np.zeros(layout.v.size, np.float32)
         v[layout.v.channel_offset(0) :][: inputs.size] = inputs.ravel()

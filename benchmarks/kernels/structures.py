@@ -186,11 +186,11 @@ def product_kernel(plan: LayerPlan, packed: PackedWeights, target: CpuTarget) ->
         weights = [tvm_ir.arg(f"packed_{i}", *spec) for i, spec in enumerate(packed.specs)]
         v = tvm_ir.arg("v", (layout.v.size,), "float32")
         product = tvm_ir.arg("product", (layout.product.size,), "float32")
+        registers = target.vector_registers
         with T.serial(0, layout.panels.count), T.serial(0, layout.k_blocks) as block:
             if plan.structure == "unstructured":
-                emit_sparse_gemm(weights, v, product, Blocks(block), plan, layout)
+                emit_sparse_gemm(weights, v, product, Blocks(block), plan, layout, registers)
             else:
-                registers = target.vector_registers
                 emit_structured_gemm(weights, v, product, Blocks(block), plan, layout, registers)
     kernel = tvm_ir.build_module(builder.get(), target.tvm_target())["product"]
     inputs = np.linspace(-1, 1, layout.v.size, dtype=np.float32)

@@ -66,6 +66,7 @@ def stage_report(
 def stage_kernel(stage: str, plan: LayerPlan, packed: PackedWeights, target: CpuTarget) -> Any:
     """The fused kernel with only one of its stages; same parameters, meaningless output."""
     layout, shape = kernel_layout(plan, plan.lanes_on(target.lanes)), plan.conv
+    registers = target.vector_registers
     algorithm = cook_toom(plan.m, shape.r)
     with tvm_ir.prim_func(stage) as builder:
         data = tvm_ir.arg("data", (shape.n, shape.c, shape.h, shape.w), "float32")
@@ -82,7 +83,7 @@ def stage_kernel(stage: str, plan: LayerPlan, packed: PackedWeights, target: Cpu
                 emit_input_transform(data, v, shape, layout, algorithm, panel)
             with T.serial(0, layout.k_blocks) as block:
                 if stage == "gemm":
-                    emit_sparse_gemm(weights, v, product, Blocks(block), plan, layout)
+                    emit_sparse_gemm(weights, v, product, Blocks(block), plan, layout, registers)
                 elif stage == "output":
                     emit_output_transform(
                         product, output, Blocks(block), panel, shape, layout, algorithm, operands
