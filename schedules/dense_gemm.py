@@ -14,9 +14,10 @@ from typing import Any
 from .. import _compat as tvm_ir
 from .._compat import T, tir
 from ..config import LayerPlan
-from ..geometry import KernelLayout, register_tiles
+from ..geometry import FLOAT_BYTES, KernelLayout, register_tiles
 from .blocks import Blocks, each_slice
 from .chains import CHAIN, emit_chains, has_long_rows, store_sums
+from .weights_ahead import DENSE_BYTES, asks_ahead, prefetch_run
 from .wide import wide
 
 UNROLLED_CHANNELS = 16  # longest block of channels that is one straight piece of code
@@ -43,17 +44,22 @@ def emit_dense_gemm(
         vector_registers: registers of the target; bounds the accumulators.
     """
     runs = register_tiles(layout.panels.vectors, plan.rows_at_once, vector_registers)
+    are_many = packed[2].shape[0] * FLOAT_BYTES >= DENSE_BYTES
+    ahead = asks_ahead(vector_registers, layout.panels.lanes) and bool(are_many)
     with each_slice(layout, blocks) as (coordinate, block, index):
         for first, tiles, count in runs:
             with T.serial(0, tiles) as tile:
                 vector = tvm_ir.bind(first + tile * count)
                 where = (block, coordinate, index, vector, count)
-                _Block(packed, v, product, plan, layout, *where).emit()
+                _Block(packed, v, product, plan, layout, *where, ahead).emit()
 
 
 @dataclass(frozen=True)
 class _Block:
-    """One register block: slice ``index`` with ``count`` vectors from ``vector`` on."""
+    """One register block: slice ``index`` with ``count`` vectors from ``vector`` on.
+
+    Its weights are asked for early if ``ahead``.
+    """
 
     packed: Sequence[Any]
     v: Any
@@ -65,6 +71,7 @@ class _Block:
     index: Any
     vector: Any
     count: int
+    ahead: bool
 
     def emit(self) -> None:
         """Emit the block: zero, products, stores."""
@@ -135,6 +142,8 @@ class _Block:
                 part = first_part + number if several else number
                 x = tvm_ir.bind(start + part * scratch.block_stride)
                 weight = tvm_ir.bind(weights + part * (scratch.block * width))
+                if self.ahead:
+                    prefetch_run(values, weight, scratch.block * width)
                 for c in range(scratch.block):
                     step(x + c * scratch.stride, weight + c * width)
 

@@ -14,9 +14,10 @@ from .. import _compat as tvm_ir
 from .._compat import T
 from ..geometry import CACHE_LINE, FLOAT_BYTES
 
-# Bytes of values and offsets from which on it is worth the instructions: those of a Winograd layer
-# with 1.9 MB came as fast unasked, a direct one has little else to read.
-WINOGRAD_BYTES, DIRECT_BYTES = 3 << 20, 1 << 19
+# Bytes of weights from which on it is worth the instructions. Sparse: values and offsets of a
+# Winograd layer with 1.9 MB came as fast unasked, a direct one has little else to read. Dense ones
+# are passed quickly: those that find no room in L2.
+WINOGRAD_BYTES, DIRECT_BYTES, DENSE_BYTES = 3 << 20, 1 << 19, 1 << 20
 AHEAD = 4096  # numbers between what is read and what is asked for; 1024 to 16384 are as good
 _REGISTERS, _LANES = 32, 8  # of AVX-512, the fewest lanes that plans choose there
 
@@ -24,6 +25,12 @@ _REGISTERS, _LANES = 32, 8  # of AVX-512, the fewest lanes that plans choose the
 def asks_ahead(vector_registers: int, lanes: int) -> bool:
     """Whether kernels of a target ask for weights early."""
     return vector_registers >= _REGISTERS and lanes >= _LANES
+
+
+def prefetch_run(values: Any, first: Any, count: int) -> None:
+    """Emit requests for the lines of ``count`` numbers, ``AHEAD`` numbers after ``first``."""
+    for number in range(0, count, CACHE_LINE):
+        tvm_ir.prefetch(values, (first + AHEAD + number,), level=2)
 
 
 def prefetch_weights(streams: Sequence[Any], first: Any, count: Any, least: int) -> None:
