@@ -7,13 +7,16 @@ import pytest
 from kernel_cases import SPARSE_DIRECT, Case, check, conv, operands
 
 from tvm_sparsewino.packing import pack
-from tvm_sparsewino.schedules import sparse_gemm, sparse_tile
+from tvm_sparsewino.schedules import dense_gemm, sparse_gemm, sparse_tile
 from tvm_sparsewino.schedules.build import build_conv
 from tvm_sparsewino.schedules.weights_ahead import asks_ahead
 
 wide = functools.partial(Case, lanes=8, registers=32)
 pointwise = functools.partial(conv, r=1, padding=(0, 0, 0, 0))
 ONE_PANEL = wide(conv(7, 7, c=11, k=13), panel_vectors=2, rows_at_once=4)
+DENSE_PRODUCT = wide(
+    conv(7, 7, c=35, k=13), panel_vectors=2, algorithm="dense_winograd", rows_at_once=8
+)
 DIRECT = wide(pointwise(7, 7, c=11, k=13), 0, algorithm=SPARSE_DIRECT, rows_at_once=4)
 
 
@@ -34,6 +37,13 @@ def test_only_code_for_avx512_asks():
 
 def test_weights_that_several_panels_read_are_not_asked_for():
     assert not asked_for(wide(conv(14, 14, c=11, k=13), panel_vectors=2, rows_at_once=4))
+
+
+def test_dense_weights_are_asked_for_if_they_are_many(monkeypatch):
+    assert not asked_for(DENSE_PRODUCT)
+    monkeypatch.setattr(dense_gemm, "DENSE_BYTES", 0)
+    assert len(asked_for(DENSE_PRODUCT)) == 1
+    check(DENSE_PRODUCT)
 
 
 @pytest.mark.parametrize("case", [ONE_PANEL, DIRECT], ids=str)
