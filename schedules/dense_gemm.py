@@ -44,8 +44,10 @@ def emit_dense_gemm(
         vector_registers: registers of the target; bounds the accumulators.
     """
     runs = register_tiles(layout.panels.vectors, plan.rows_at_once, vector_registers)
-    are_many = packed[2].shape[0] * FLOAT_BYTES >= DENSE_BYTES
-    ahead = asks_ahead(vector_registers, layout.panels.lanes) and bool(are_many)
+    conv = plan.conv
+    weights = layout.v.coordinates * conv.k * (conv.c // conv.groups)
+    are_many = weights * FLOAT_BYTES >= DENSE_BYTES
+    ahead = are_many and asks_ahead(vector_registers, layout.panels.lanes)
     with each_slice(layout, blocks) as (coordinate, block, index):
         for first, tiles, count in runs:
             with T.serial(0, tiles) as tile:
